@@ -5,6 +5,7 @@ The training is that of classes (`finetuning/training.py`); the head begins with
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -152,13 +153,17 @@ def measure_values(
 
 
 def ridge_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
-    """Makes a head that is the ridge regression of the backbone's features, with the penalty that the probe would choose."""
+    """Makes a head that is the ridge regression of the backbone's features, with the penalty that the probe would choose; one of
+    random weights where the regression is worse than the mean in training mode.
+
+    In training mode, batch norm has other statistics than the ones the features were computed with. After few steps of pretraining
+    these differ much, and a regression with large weights is far off for hundreds of steps."""
 
     def make(ids: Tensor, y: Tensor) -> nn.Linear:
         x, _ = data.features(backbone, "train")
         rows = torch.full((len(data.source("train")),), -1)
         rows[data.ids("train")] = torch.arange(len(x))
-        row = rows[ids]
+        row, y_all = rows[ids], y
         row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
         standardize = Standardizer(x)
         z = standardize(x, row)
@@ -170,6 +175,22 @@ def ridge_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         with torch.no_grad():
             head.weight.copy_(weight[None])
             head.bias.fill_(fit.bias - float(standardize.mean.double() @ weight))
+            if _training_error(backbone, head, data, ids, y_all) > float(y_all.square().mean()):
+                head.reset_parameters()  # standardized values have mean 0
         return head
 
     return make
+
+
+def _training_error(backbone: nn.Module, head: nn.Linear, data: EvalData, ids: Tensor, y: Tensor) -> float:
+    """Mean squared error of a head for the values `y` (m,) of the training samples `ids` (m,), on features in training mode."""
+    model, head = copy.deepcopy(backbone).train(), copy.deepcopy(head).to(data.device)
+    errors = [torch.zeros(0)]
+    with torch.no_grad():
+        for part, x in data.batches("train", ids):
+            if len(part) > 1:  # batch norm needs two
+                with data.autocast():
+                    z = model(x)
+                errors.append((head(z.float())[:, 0].cpu() - y[torch.searchsorted(ids, part)]).square())
+    every = torch.cat(errors)
+    return float(every.mean()) if len(every) else 0.0

@@ -54,6 +54,19 @@ def test_training_begins_at_the_ridge_regression_of_the_probe(rows):
     assert random.metrics["rmse"] > 1.3 * still.metrics["rmse"]
 
 
+def test_head_is_random_where_the_regression_is_worse_than_the_mean(rows):
+    unsettled = conftest.backbone()  # batch norm has the statistics of no data
+    values = rows.source("train").targets["value"]
+    ids = draw_values(values, Amount("all"), rows, 0)
+    y = Values(values[ids]).y
+    bound = unsettled.dim**-0.5  # of torch's initial weights
+    assert ridge_head(unsettled, rows)(ids, y).weight.abs().max() <= bound
+    assert ridge_head(backbone(), rows)(ids, y).weight.abs().max() > bound
+    result = finetune(unsettled, rows, baselines=False, **SHORT)
+    assert result.details["training"]["run"]["r2"][0] > -1
+    assert result.metrics["r2"] > 0
+
+
 def test_metrics_baselines_and_protocol(rows):
     result = finetune(backbone(), rows, labels=100, seeds=2, **SHORT)
     kinds = ("", "scratch.", "linear.", "boosting.")
