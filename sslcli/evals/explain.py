@@ -22,15 +22,18 @@ from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
-from sslcli.evals.fit.explained_scores import ExplainedScore, make_score
+from sslcli.evals.fit.explained_scores import ClassProbability, NeighborSimilarity
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
 from sslcli.evals.metrics.part_weights import PartWeights
 from sslcli.evals.metrics.position_importance import PositionImportance
+from sslcli.evals.regression.explained_value import PredictedValue
 from sslcli.rng import derive, order
 from sslcli.runs import Record
 from sslcli.views import previews
 from sslcli.views.modality import modality
+
+ExplainedScore = ClassProbability | NeighborSimilarity | PredictedValue
 
 SHOWN = 8
 STEPS = 20  # of deletion and insertion
@@ -52,15 +55,24 @@ def explain(
     most important positions are deleted, or inserted, first. The same for `random.` maps of the same grid and for the maps of
     an `untrained.` backbone and of the `given.` weights, all scored with the evaluated backbone.
 
-    The score is the probability of the probe's class, or (`target=neighbour`, and without labels) the cosine similarity to the
-    features of the nearest training sample. `attribution=occlusion` measures what hiding each position changes, for every backbone,
-    where `auto` takes attention or Grad-CAM; of more than 256 positions, blocks are hidden, whose positions share one importance.
+    The score is the probability of the probe's class; of data with a value to predict, how far the prediction is from the mean; or
+    (`target=neighbour`, and without labels) the cosine similarity to the features of the nearest training sample.
+    `attribution=occlusion` measures what hiding each position changes, for every backbone, where `auto` takes attention or
+    Grad-CAM; of more than 256 positions, blocks are hidden, whose positions share one importance.
     An attribution map shows which inputs an output depends on, not whether that is justified. Where positions have names, such as
     the columns of a table, they are ranked by their mean absolute importance over the samples.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
-    if target not in ("auto", "class", "neighbour"):
-        raise RequestError(f"evaluator.target={target}: expected auto, class or neighbour", "evaluator.target=auto")
+    if target not in ("auto", "class", "value", "neighbour"):
+        raise RequestError(
+            f"evaluator.target={target}: expected auto, class, value or neighbour", "evaluator.target=auto"
+        )
+    predicts_value = data.dataset.task == "value"
+    if target in ("class", "value") and predicts_value != (target == "value"):
+        raise RequestError(
+            f"evaluator.target={target}: {data.dataset.name} has {'a value' if predicts_value else 'classes'} to predict",
+            "evaluator.target=auto",
+        )
     if attribution not in ("auto", "occlusion"):
         raise RequestError(
             f"evaluator.attribution={attribution}: expected auto or occlusion", "evaluator.attribution=auto"
@@ -70,7 +82,7 @@ def explain(
     source = data.source(data.eval_split)
     if target == "auto":
         y = data.labels("train")
-        target = "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
+        target = "value" if predicts_value else "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
     ids = order(derive(data.seed, "explain"), 0, len(source))[:samples]
     drawn = set(ids[:SHOWN].tolist())
     explained = make_score(backbone, data, target, amount)
@@ -237,6 +249,14 @@ class _Occlusion:
         """What each position (B, N, d) changes in the features."""
         whole = self.backbone(x).float()
         return self.of_positions(torch.stack([whole - z for z in self.effects(x)], dim=1), x)
+
+
+def make_score(backbone: nn.Module, data: EvalData, target: str, amount: subsets.Amount) -> ExplainedScore:
+    """The score of `target`: class, value or neighbour."""
+    with evaluating(backbone):
+        if target == "neighbour":
+            return NeighborSimilarity(backbone, data)
+        return (ClassProbability if target == "class" else PredictedValue)(backbone, data, amount)
 
 
 def make_maps(backbone: nn.Module, data: EvalData, attribution: str = "auto") -> _Attention | _GradCam | _Occlusion:

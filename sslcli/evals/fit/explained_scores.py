@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslcli.evals.artefacts.sample_sheets import class_name
-from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit.grid_search import choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, fit_linear_probe
@@ -79,11 +78,3 @@ class NeighborSimilarity:
     @torch.no_grad()
     def evaluate(self, x: Tensor, target: Tensor) -> Tensor:
         return self.score(self.backbone(x), target)
-
-
-ExplainedScore = ClassProbability | NeighborSimilarity
-
-
-def make_score(backbone: nn.Module, data: EvalData, target: str, amount: subsets.Amount) -> ExplainedScore:
-    with evaluating(backbone):
-        return ClassProbability(backbone, data, amount) if target == "class" else NeighborSimilarity(backbone, data)

@@ -25,9 +25,8 @@ from sslcli.evals.finetuning.predictions import WORDS, mean_curve, starting_back
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.finetuning.training import Trained, train_values
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
-from sslcli.evals.fit.linear_probe import Standardizer
 from sslcli.evals.inputs import label_subsets as subsets
-from sslcli.evals.regression.ridge import ALPHA_GRID, Ridge, choose_alpha
+from sslcli.evals.regression.ridge_layer import fit_ridge_layer
 from sslcli.evals.regression.values import (
     ValueOutputs,
     ValueScores,
@@ -163,20 +162,11 @@ def ridge_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor]
         x, _ = data.features(backbone, "train")
         rows = torch.full((len(data.source("train")),), -1)
         rows[data.ids("train")] = torch.arange(len(x))
-        row, y_all = rows[ids], y
-        row, y = row[row >= 0], y[row >= 0]  # without those that cannot be read
-        standardize = Standardizer(x)
-        z = standardize(x, row)
-        groups = data.groups("train")
-        alpha = choose_alpha(z, y, ALPHA_GRID, data.seed, 0, None if groups is None else groups[row]).value
-        fit = Ridge(z, y).fit(alpha)
-        weight = fit.weight * standardize.scale.double()  # of features as they come
-        head = nn.Linear(x.shape[1], 1)
-        with torch.no_grad():
-            head.weight.copy_(weight[None])
-            head.bias.fill_(fit.bias - float(standardize.mean.double() @ weight))
-            if _training_error(backbone, head, data, ids, y_all) > float(y_all.square().mean()):
-                head.reset_parameters()  # standardized values have mean 0
+        row = rows[ids]  # -1: cannot be read
+        head, _ = fit_ridge_layer(backbone, data, row[row >= 0], y[row >= 0])
+        head.requires_grad_(True)
+        if _training_error(backbone, head, data, ids, y) > float(y.square().mean()):
+            head.reset_parameters()  # standardized values have mean 0
         return head
 
     return make
