@@ -52,6 +52,15 @@ class Batch:
             )
         return self.views
 
+    def many_views(self, kind: str) -> list[Tensor]:
+        """All views, which must be at least two, all of this kind. RequestError where the plan differs."""
+        if len(self.kinds) < 2 or set(self.kinds) != {kind}:
+            raise RequestError(
+                f"this method takes at least 2 views, all of kind {kind}; the plan is {self._plan()}",
+                f"method.plan={{{kind}: 4}}",
+            )
+        return self.views
+
     def expect_plan(self, plan: dict[str, int]) -> Batch:
         """This batch, which must have exactly these numbers of views. RequestError where the plan differs."""
         if {k: self.kinds.count(k) for k in self.kinds} != plan:

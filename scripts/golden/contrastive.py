@@ -22,6 +22,7 @@ SIZES = [(2, 3), (5, 8), (16, 32)]
 
 def main() -> None:
     from lightly.loss import BarlowTwinsLoss, DCLLoss, DCLWLoss, NTXentLoss, TiCoLoss
+    from lightly.loss.emp_ssl_loss import invariance_loss, tcr_loss
     from pytorch_metric_learning.losses import SupConLoss
 
     cases = []
@@ -30,6 +31,7 @@ def main() -> None:
         labels = torch.arange(n) % 3
         tico = TiCoLoss(beta=0.9, rho=20.0).double()
         steps = [tico(numbers(s, n, d), numbers(s + 1, n, d)).item() for s in (1, 3, 5)]
+        crops = F.normalize(torch.stack([numbers(seed, n, d) for seed in (1, 2, 3)]), dim=2)
         # one direction of MoCo v3 is a cross-entropy over the other view's keys: lightly's NT-Xent of key and memory has
         # other negatives, so the plain cross-entropy of torch stands here for it
         logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T
@@ -43,6 +45,8 @@ def main() -> None:
                 "supcon_unlabelled": NTXentLoss(temperature=0.2)(z1, z2).item(),
                 "barlow": BarlowTwinsLoss(lambda_param=0.0051)(z1, z2).item(),
                 "tico": steps,
+                # the terms alone: lightly adds the coding rate to the loss, where the paper and its code subtract it
+                "emp_ssl": {"coding_rate": tcr_loss(crops, 0.2).item(), "similarity": -invariance_loss(crops).item()},
                 "cross_entropy": F.cross_entropy(logits / 0.2, torch.arange(n)).item(),
             }
         )

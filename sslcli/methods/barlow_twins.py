@@ -12,10 +12,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
-from sslcli.nn.dist import gather
+from sslcli.nn.cross_correlation import barlow_terms
 from sslcli.nn.heads import Width, mlp
-from sslcli.nn.precision import full_precision
-from sslcli.nn.stats import off_diagonal, spread
+from sslcli.nn.stats import spread
 
 
 class BarlowTwins(Method):
@@ -33,19 +32,3 @@ class BarlowTwins(Method):
         terms = barlow_terms(z1, z2)
         loss = self.scale * (terms["invariance"] + self.redundancy * terms["redundancy"])  # eq. (1); the code scales it
         return {"loss": loss, **{k: v.detach() for k, v in terms.items()}, "spread": spread(z1)}
-
-
-@full_precision
-def barlow_terms(z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
-    """Eqs. (1), (2) for (B, P) embeddings: C (P, P) is the cross-correlation matrix of the views over the global batch;
-    `invariance` is the sum of (1 - C_ii)^2, `redundancy` that of C_ij^2 over i != j.
-
-    Each dimension is standardized as in batch norm (biased variance, eps 1e-5), as in the code.
-    """
-    a, b = (_standardize(gather(z)) for z in (z1, z2))
-    c = a.T @ b / len(a)
-    return {"invariance": (1 - c.diagonal()).square().sum(), "redundancy": off_diagonal(c).square().sum()}
-
-
-def _standardize(z: Tensor) -> Tensor:
-    return (z - z.mean(dim=0)) / (z.var(dim=0, unbiased=False) + 1e-5).sqrt()

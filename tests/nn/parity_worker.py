@@ -10,7 +10,9 @@ from sslcli.methods.clip import clip_loss
 from sslcli.methods.dcl import decoupled_contrastive_loss
 from sslcli.methods.dino_v2 import koleo_loss
 from sslcli.methods.electra import discriminator_terms
+from sslcli.methods.emp_ssl import coding_rate
 from sslcli.methods.lejepa import sigreg
+from sslcli.methods.mixed_barlow import mixing_loss, mixture
 from sslcli.methods.moco_v2 import info_nce
 from sslcli.methods.moco_v3 import contrastive_loss
 from sslcli.methods.msn import msn_terms
@@ -70,6 +72,11 @@ def labels(z):
 def barlow(z1, z2):
     terms = barlow_terms(z1, z2)
     return terms["invariance"] + 0.1 * terms["redundancy"]
+
+
+def mixed(z1, z2):
+    share, partner = mixture(0, len(z1), z1)
+    return mixing_loss(z1, z2, (z1 * z2).sin(), share, partner)
 
 
 def tico(z1, z2):
@@ -141,6 +148,8 @@ LOSSES = {
     "supcon": lambda a, b: supcon_loss(a, b, labels(a), 0.2),
     "supervised": lambda a, b: labeled_cross_entropy(a, labels(a)),
     "barlow_twins": barlow,
+    "mixed_barlow": mixed,
+    "emp_ssl": lambda a, b: coding_rate(torch.stack([a, b]), 0.2),
     "tico": tico,
     "w_mse": lambda a, b: whitening_mse(a, b, torch.arange(N).flip(0), 4, 1e-2),
     "lejepa": lambda a, b: sigreg(torch.stack([a, b]), random_directions(0, OUT, 5, a)),
