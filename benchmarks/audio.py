@@ -34,7 +34,13 @@ SPECTROGRAM = ["dataset.bands=40", "dataset.hop=160"]  # frames of 20 ms, 40 x 4
 BACKBONE = ["backbone=audio_convnet"]
 TRAIN = ["train.epochs=12", "train.batch_size=128", "optimizer=adamw", "optimizer.lr=0.002", "optimizer.lr_batch=null"]
 METHODS: dict[str, list[str]] = {
-    "simclr": [*TRAIN, "method.temperature=0.1", "method.hidden_dim=256", "method.proj_dim=128"],
+    "simclr": [
+        *TRAIN,
+        "method.temperature=0.1",
+        "method.hidden_dim=256",
+        "method.proj_dim=128",
+        "method.norm=false",
+    ],
 }
 BASELINES = {"mel": "mean and standard deviation of mel bands + LR", "mel32": "log-mel of 32 frames + LR"}
 FINETUNE: dict[str, dict[str, Any]] = {

@@ -32,6 +32,7 @@ METHODS: dict[str, list[str]] = {
     "electra": [*SMALL, "train.epochs=6"],
     "simcse": ["backbone.dropout=0.1", "device.precision=bf16", "train.epochs=1"],
     "simclr": [
+        "method.norm=false",
         "train.batch_size=128",
         "optimizer=adamw",
         "optimizer.lr=2e-3",

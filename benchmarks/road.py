@@ -244,7 +244,7 @@ def main() -> None:
     truth = prepare(options.photos, options.out)
     weights = [f"init={options.init.resolve()}", *options.backbone, f"dataset.image_size={options.size}"]
     pretraining = {
-        "random": ["method=simclr", f"train.budget={options.pretraining}"],
+        "random": ["method=simclr", "method.norm=false", f"train.budget={options.pretraining}"],
         "public": [*weights, "train.epochs=0"],
         "adapted": ["experiment=adapt", *weights, f"train.budget={options.pretraining}"],
     }

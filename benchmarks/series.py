@@ -32,7 +32,7 @@ SETS = ("ItalyPowerDemand", "GunPoint", "BasicMotions", "JapaneseVowels", "Arrow
 SHORT = ["train.epochs=null", "train.steps=200"]
 METHODS: dict[str, list[str]] = {
     "ts2vec": ["method=ts2vec"],  # the default of dataset=series
-    "simclr": ["method=simclr", *SHORT],
+    "simclr": ["method=simclr", "method.norm=false", *SHORT],
     "vicreg": ["method=vicreg", *SHORT],
     "byol": ["method=byol", *SHORT],
     "simsiam": ["method=simsiam", *SHORT],

@@ -22,7 +22,13 @@ from sslcli.runs.results import result_name
 FOLDER = OUT / "evaluations"
 RECIPES = {
     "digits": ["method=simsiam"],
-    "fashion_mnist": ["method=simclr", "dataset=fashion_mnist", "backbone.blocks=1", "train.epochs=4"],
+    "fashion_mnist": [
+        "method=simclr",
+        "method.norm=false",
+        "dataset=fashion_mnist",
+        "backbone.blocks=1",
+        "train.epochs=4",
+    ],
     "cifar10": ["experiment=cifar10_cpu", "train.budget=null", "train.epochs=8"],
 }
 TRAININGS = {  # of the label curve's supervised baseline: of a large set, five epochs or what five epochs of all of it are

@@ -18,23 +18,25 @@ from results import OUT, evaluate, machine, markdown, pretrain
 EPOCHS = "train.epochs=60"
 ALWAYS = ["device=cpu", "device.threads=1", "train.eval_every=0", "-q"]
 TOGETHER = ["simclr", "vicreg", "autoencoder"]
+PLAIN = "method.norm=false"  # the page was measured so
+PLAIN_TASK = "method.settings={simclr: {norm: false}}"
 MULTITASK = {
-    **{name: [f"method={name}"] for name in TOGETHER},
-    "all three, fixed weights": ["method=multitask", f"method.tasks=[{','.join(TOGETHER)}]"],
+    **{name: [f"method={name}", *([PLAIN] if name == "simclr" else [])] for name in TOGETHER},
+    "all three, fixed weights": ["method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", PLAIN_TASK],
     "all three, vicreg at 0.1": [
-        "method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", "method.weights={vicreg: 0.1}"
+        "method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", PLAIN_TASK, "method.weights={vicreg: 0.1}"
     ],
     "all three, uncertainty": [
-        "method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", "method.weighting=uncertainty"
+        "method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", PLAIN_TASK, "method.weighting=uncertainty"
     ],
-    "all three, gradnorm": ["method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", "method.weighting=gradnorm"],
+    "all three, gradnorm": ["method=multitask", f"method.tasks=[{','.join(TOGETHER)}]", PLAIN_TASK, "method.weighting=gradnorm"],
 }  # fmt: skip
 CLUSTERING = {
-    "simclr": ["method=simclr"],
+    "simclr": ["method=simclr", PLAIN],
     "clustering_head": ["method=clustering_head"],
-    "simclr + clustering_head": ["experiment=joint_clustering"],
+    "simclr + clustering_head": ["experiment=joint_clustering", PLAIN_TASK],
 }
-ANOMALY = {"simclr": ["method=simclr"], "simclr + deep_svdd": ["experiment=joint_anomaly"]}
+ANOMALY = {"simclr": ["method=simclr", PLAIN], "simclr + deep_svdd": ["experiment=joint_anomaly", PLAIN_TASK]}
 
 
 def cell(values: list[float]) -> str:

@@ -145,8 +145,15 @@ def describe(path: Path, group: str) -> dict[str, Any]:
         raise RequestError(f"{path}: expected a mapping")
     inner = content.get(group) if isinstance(content.get(group), dict) else None
     node = {**content, **(inner or {})}
-    head = next((line.lstrip("# ") for line in path.read_text("utf-8").splitlines() if _is_header(line)), "")
-    return {**node, "summary": node.get("summary") or head}
+    lines = path.read_text("utf-8").splitlines()
+    head = next((line.lstrip("# ") for line in lines if _is_header(line)), "")
+    facts = (
+        {name.lower(): text for line in lines for name, text in _FACT.findall(line)} if group == "experiment" else {}
+    )
+    return {**node, **facts, "summary": node.get("summary") or head}
+
+
+_FACT = re.compile(r"^# (Published|Measured|Time): (.+)$")  # lines of an experiment: what to expect of it
 
 
 def _is_header(line: str) -> bool:

@@ -34,11 +34,12 @@ class DCL(Method):
         temperature: float = 0.1,
         weighted: bool = False,
         sigma: float = 0.5,
+        norm: bool = False,  # of runs that lack the key; the YAML file has true
     ):
         super().__init__(backbone)
         hidden = self.head_width(hidden_dim, 2048)
         width = self.head_width(proj_dim, 256)
-        self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
+        self.projector = mlp(self.backbone.dim, hidden, width, norm=norm, last_norm="affine" if norm else "none")
         self.temperature, self.sigma = temperature, sigma if weighted else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

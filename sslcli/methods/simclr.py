@@ -2,8 +2,8 @@
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020. https://arxiv.org/abs/2002.05709
 B batch of this process, N global batch, P projection width. Negatives prevent collapse. Deviations from the authors' code: each
-view is a forward pass of its own, theirs is one pass of both, whose batch norm mixes them; no batch norm in the head; head widths
-follow the backbone (`auto`).
+view is a forward pass of its own, theirs is one pass of both, whose batch norm mixes them; the last batch norm of the head has a
+shift, theirs has none; head widths follow the backbone (`auto`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ class SimCLR(Method):
     negatives = 2
 
     def __init__(
-        self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        temperature: float = 0.2,
+        norm: bool = False,  # of runs that lack the key; the YAML file has true
     ):
         super().__init__(backbone)
         hidden = self.head_width(hidden_dim, 2048)
         width = self.head_width(proj_dim, 256)
-        self.projector = mlp(self.backbone.dim, hidden, width, norm=False)  # Sec. 4.2: g(h) = W2 relu(W1 h)
+        # Sec. 4.2: g(h) = W2 relu(W1 h); with `norm`, batch norm after both layers, as in the authors' code
+        self.projector = mlp(self.backbone.dim, hidden, width, norm=norm, last_norm="affine" if norm else "none")
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -24,12 +24,17 @@ class SupCon(Method):
     compares = True
 
     def __init__(
-        self, backbone: nn.Module, hidden_dim: Width = "auto", proj_dim: Width = "auto", temperature: float = 0.2
+        self,
+        backbone: nn.Module,
+        hidden_dim: Width = "auto",
+        proj_dim: Width = "auto",
+        temperature: float = 0.2,
+        norm: bool = False,  # of runs that lack the key; the YAML file has true
     ):
         super().__init__(backbone)
         hidden = self.head_width(hidden_dim, 2048)
         width = self.head_width(proj_dim, 256)
-        self.projector = mlp(self.backbone.dim, hidden, width, norm=False)
+        self.projector = mlp(self.backbone.dim, hidden, width, norm=norm, last_norm="affine" if norm else "none")
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

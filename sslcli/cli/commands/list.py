@@ -15,7 +15,11 @@ from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import modalities, registry
 
-COLUMNS = {"method": ("family", "needs", "source"), "modality": ("provides", "unusual")}
+COLUMNS = {
+    "method": ("family", "needs", "source"),
+    "modality": ("provides", "unusual"),
+    "experiment": ("measured", "published", "time"),
+}
 MARKS = {modalities.PLAIN: "●", modalities.UNUSUAL: "○", modalities.REFUSED: "-"}
 LEGEND = "● runs   ○ runs, but is no usual choice   - the data lack what the method requires"
 
