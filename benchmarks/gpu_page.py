@@ -43,7 +43,7 @@ def page(known: dict[str, Any]) -> str:
             figures += [f"{row[f'held_out.{k}']:.4f}" for k in ("knn200", "probe")]
             body.append([name, *figures, published(row) or "–", f"{row['pretraining_seconds'] / 60:.1f}"])
         lines += ["| " + " | ".join(cells) + " |" for cells in body]
-    speed = {name: row for name, row in rows.items() if row["kind"] == "speed"}
+    speed = {n: row for n, row in rows.items() if row["kind"] == "speed" and not n.startswith("method/")}
     if speed:
         lines += ["", "## Speed", "", "Samples/s of `sslcli bench`, medians of three rounds.", ""]
         lines += ["| | views alone | model alone | end to end | lost | memory, MB |", "|---|--:|--:|--:|--:|--:|"]
@@ -54,6 +54,31 @@ def page(known: dict[str, Any]) -> str:
             rates = [f"{row[part]:,.0f}" if part in row else "–" for part in ("views", "model", "end_to_end")]
             lost = "–" if row.get("lost") is None else f"{100 * row['lost']:.0f} %"
             lines.append(f"| {name} | {' | '.join(rates)} | {lost} | {row.get('peak_memory_mb') or 0:,.0f} |")
+    methods = [
+        name.removeprefix("method/").removesuffix(" as written") for name in rows if name.endswith(" as written")
+    ]
+    if methods:
+        lines += [
+            "",
+            "## Every method at 32 pixels",
+            "",
+            "Samples/s end to end, batches of 256, ResNet-18, or ViT-Tiny for a method on tokens.",
+            "",
+            "| method | as written | compiled | ratio | memory, MB | lost, compiled |",
+            "|---|--:|--:|--:|--:|--:|",
+        ]
+        for name in methods:
+            plain, fast = rows[f"method/{name} as written"], rows.get(f"method/{name} compiled", {})
+            rates = [row.get("end_to_end") for row in (plain, fast)]
+            told = [
+                f"{rate:,.0f}" if rate else row.get("failed", "–")
+                for rate, row in zip(rates, (plain, fast), strict=True)
+            ]
+            ratio = f"{rates[1] / rates[0]:.2f}" if rates[0] and rates[1] else "–"
+            lost = "–" if fast.get("lost") is None else f"{100 * fast['lost']:.0f} %"
+            lines.append(
+                f"| `{name}` | {' | '.join(told)} | {ratio} | {plain.get('peak_memory_mb') or 0:,.0f} | {lost} |"
+            )
     if "tests" in rows:
         lines += ["", f"`pytest -m gpu`: {rows['tests']['outcome']}."]
     return "\n".join(lines) + "\n"

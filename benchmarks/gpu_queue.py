@@ -30,6 +30,7 @@ from benchmarks.gpu_page import page  # noqa: E402
 OUT = ROOT / "docs" / "results" / "gpu.json"
 STOP_S = 20  # for an interrupted run to save itself
 LEAST_S = 90  # a training is not begun for less
+METHOD_WORDS = ["dataset=cifar10", "train.batch_size=256", "repeats=1"]
 WIDE = ["dataset=image_folder", "augmentation=symmetric", "backbone=resnet18", "train.batch_size=256"]
 
 
@@ -84,6 +85,24 @@ def rows() -> list[Row]:
         crops = ["method.plan.local=6"] if method in ("dino", "ibot", "dino_v2") else []
         words = [f"method={method}", "dataset=image_folder", *vit, *crops]
         found.append(Row(f"speed/{method} vit_small 224 px", "speed", 120, words, photos=True))
+    return found + every_method()
+
+
+def every_method() -> list[Row]:
+    """The speed of each method for images at 32 pixels, as written and compiled."""
+    from sslcli.config import modalities, registry
+
+    methods = {name: registry.describe(path, "method") for name, path in registry.choices("method").items()}
+    images = registry.describe(registry.choices("modality")["image"], "modality")
+    found = []
+    for name, node in sorted(methods.items()):
+        required = modalities.requires(node, methods)
+        if modalities.support(name, required, images) != modalities.PLAIN or node.get("needs"):
+            continue
+        backbone = "vit_tiny" if "positions" in required else "resnet18"
+        words = [f"method={name}", f"backbone={backbone}", *METHOD_WORDS]
+        found.append(Row(f"method/{name} as written", "speed", 30, words))
+        found.append(Row(f"method/{name} compiled", "speed", 75, [*words, "device.compile=true"]))
     return found
 
 

@@ -15,6 +15,8 @@ def test_rows_have_one_name_each_and_existing_choices():
         for key, _, value in (word.partition("=") for word in row.words):
             if key in groups:
                 assert value in registry.choices(key), (row.name, value)
+    assert {"method/vicreg compiled", "method/mae as written"} <= {row.name for row in rows}
+    assert not any(row.name.startswith(("method/clip", "method/mlm", "method/distill")) for row in rows)
     measured = {word for row in rows for word in row.words if word.startswith("experiment=")}
     recipes = {f"experiment={name}" for name in registry.choices("experiment") if name.startswith("cifar10_")}
     assert recipes - measured == {"experiment=cifar10_cpu"}
@@ -47,6 +49,9 @@ def test_page_shows_what_was_measured():
             "peak_memory_mb": 3e3,
         },
         "speed/b": {"kind": "speed", "words": [], "failed": "error: out of memory"},
+        "method/x as written": {"kind": "speed", "words": [], "end_to_end": 1000.0, "peak_memory_mb": 900.0},
+        "method/x compiled": {"kind": "speed", "words": [], "end_to_end": 1500.0, "lost": 0.1},
+        "method/y as written": {"kind": "speed", "words": [], "failed": "error: not finite"},
         "tests": {"kind": "tests", "words": [], "outcome": "31 passed in 100 s"},
     }
     about = {
@@ -61,4 +66,6 @@ def test_page_shows_what_was_measured():
     assert "| speed/a | 100,000 | 50,000 | 49,000 | 2 % | 3,000 |" in lines
     assert "| speed/b | error: out of memory | | | | |" in lines
     assert "`pytest -m gpu`: 31 passed in 100 s." in lines
+    assert "| `x` | 1,000 | 1,500 | 1.50 | 900 | 10 % |" in lines
+    assert "| `y` | error: not finite | – | – | 0 | – |" in lines
     assert published({"words": ["experiment=smoke"]}) == ""
