@@ -178,6 +178,7 @@ def run(study: Study, prepare: Callable[[Path, Path, bool], None], description: 
     parser.add_argument("--backbones", nargs="*", default=list(study.backbones))
     parser.add_argument("--methods", nargs="*", help="only these, also scratch, untrained and the baselines")
     parser.add_argument("--labels", nargs="*", default=list(study.labels))
+    parser.add_argument("--kinds", nargs="*", default=["baseline", "probe", "finetune"])
     parser.add_argument("--validation", action="store_true")
     options = parser.parse_args()
     path = study.out.with_name(f"{study.out.stem}_validation.json") if options.validation else study.out
@@ -192,6 +193,7 @@ def run(study: Study, prepare: Callable[[Path, Path, bool], None], description: 
     for backbone, method, seed, labels, kind in measurements(study, options.seeds, options.backbones):
         key = f"{backbone}/{method}/{seed}/{labels}/{kind}"
         chosen = (options.methods is None or method in options.methods) and labels in options.labels
+        chosen = chosen and kind in options.kinds
         if key in known["results"] or not chosen:
             continue
         if current != (seed, backbone or options.backbones[0]):

@@ -1,7 +1,8 @@
 """Self-supervised methods on film reviews (IMDB): accuracy by the number of labels, beside training from scratch, random weights, a
 bag of words and TF-IDF with logistic regression.
 
-    python benchmarks/reviews.py DATA RUNS [--seeds 5] [--backbones bert_tiny] [--methods mlm] [--labels 100] [--validation]
+    python benchmarks/reviews.py DATA RUNS [--seeds 5] [--backbones bert_tiny] [--methods mlm] [--labels 100]
+    [--kinds probe] [--validation]
 
 DATA is a folder with imdb.jsonl, of objects with the keys `split` (train, test), `label` and `text`, and imdb_unlabelled.txt, a
 review on each line. RUNS is a folder for runs. Writes docs/results/reviews.json after each measurement, and reviews.md. A method is
