@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.bert_layers import PredictionHead
 from sslcli.nn.masked_language import perplexity, token_terms
+from sslcli.nn.stats import spread
 from sslcli.nn.text_decoder import TextDecoder, delete_tokens
 from sslcli.nn.unpadding import select_rows
 
 
 class TSDAE(Method):
     requires = frozenset({"vocabulary", "order"})
-    min_batch = 1
 
     def __init__(
         self, backbone: nn.Module, delete: float = 0.6, decoder_depth: int = 1, heads: int = 4, dropout: float = 0.1
@@ -48,6 +48,7 @@ class TSDAE(Method):
             "loss": terms["loss"],
             "token_acc": terms["accuracy"],
             "perplexity": perplexity(terms["loss"]),
+            "spread": spread(h),
         }
 
     def corrupt(self, x: Tensor, batch: Batch) -> Tensor:

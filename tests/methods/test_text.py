@@ -362,6 +362,13 @@ def test_tsdae_matches_reference():
     assert_same(gradients(out["loss"], method), gradients(slow, method), {})
 
 
+def test_tsdae_reports_collapse():
+    method, data = TSDAE(network()), batch()
+    assert method(data)["spread"] > 0.01
+    method.backbone.register_forward_hook(lambda module, args, h: h[:1].expand_as(h))
+    assert method(data)["spread"] < 1e-6
+
+
 def test_tsdae_sees_the_text_through_one_vector():
     method, data = double(TSDAE(network())), batch()
     (x,) = data.views
