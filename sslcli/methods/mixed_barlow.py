@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sslcli.methods.base import Batch, Method
 from sslcli.nn.cross_correlation import barlow_terms, standardize
-from sslcli.nn.dist import gather, rank
+from sslcli.nn.dist import gather, rank, world_size
 from sslcli.nn.heads import Width, mlp
 from sslcli.nn.precision import full_precision
 from sslcli.nn.stats import spread
@@ -55,10 +55,9 @@ class MixedBarlow(Method):
 def mixture(step: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The share of the first views, uniform in [0, 1), and for each of this process's `count` samples the row (B,) of its partner
     in the global batch: a permutation of the batch. A function of the step, on the device of `like`."""
-    samples = len(gather(torch.empty(count, 0)))
     generator = torch.Generator().manual_seed(0x3B71 + step)
     share = torch.rand((), generator=generator).to(like.device, like.dtype, non_blocking=True)
-    partner = torch.randperm(samples, generator=generator)[rank() * count :][:count]
+    partner = torch.randperm(count * world_size(), generator=generator)[rank() * count :][:count]
     return share, partner.to(like.device, non_blocking=True)
 
 
