@@ -92,14 +92,13 @@ def every_method() -> list[Row]:
     """The speed of each method for images at 32 pixels, as written and compiled."""
     from sslcli.config import modalities, registry
 
-    methods = {name: registry.describe(path, "method") for name, path in registry.choices("method").items()}
-    images = registry.describe(registry.choices("modality")["image"], "modality")
+    paths = registry.choices("method")
     found = []
-    for name, node in sorted(methods.items()):
-        required = modalities.requires(node, methods)
-        if modalities.support(name, required, images) != modalities.PLAIN or node.get("needs"):
+    for name in sorted(modalities.methods_for("image")):
+        node = registry.describe(paths[name], "method")
+        if node.get("needs"):
             continue
-        backbone = "vit_tiny" if "positions" in required else "resnet18"
+        backbone = "vit_tiny" if "positions" in node.get("requires", ()) else "resnet18"
         words = [f"method={name}", f"backbone={backbone}", *METHOD_WORDS]
         found.append(Row(f"method/{name} as written", "speed", 30, words))
         found.append(Row(f"method/{name} compiled", "speed", 75, [*words, "device.compile=true"]))

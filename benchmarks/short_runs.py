@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
-from sslcli.config import registry  # noqa: E402
+from sslcli.config import modalities, registry  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "short_runs.json"
 WORDS = ["dataset=cifar10", "train.batch_size=64"]
@@ -94,7 +94,7 @@ def page(known: dict[str, Any]) -> list[str]:
     about = known["about"]
     rows = known["rows"]
     bad = [key for key, row in rows.items() if not verdict(row, key.split()[0]).startswith("yes")]
-    every = set(registry.choices("method"))
+    every = set(modalities.methods_for("image"))
     left = {kind: sorted(every - {k.split()[0] for k in rows if k.endswith(kind)}) for kind in ("small", "own")}
     lines = [
         "# Short runs",
