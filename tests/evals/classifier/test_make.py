@@ -20,6 +20,7 @@ from sslcli.evals.fit.calibrated_probe import held_out_temperature
 from sslcli.evals.fit.linear_probe import fit_linear_probe
 from sslcli.evals.inputs.label_subsets import draw, parse
 from sslcli.evals.probe import probe
+from sslcli.evals.regression.values import all_values
 from tests.evals import learners, toys
 from tests.evals.base.test_cross_validation import few
 from tests.evals.regression import conftest as planes
@@ -65,7 +66,7 @@ def test_probe_of_a_value_keeps_its_layer():
     result = probe(backbone, data, baselines=False, seeds=2, labels=60)
     classifier = result.fitted.make()
     x, _ = data.features(backbone, "test")
-    y = data.targets("test")
+    y = all_values(data, "test")[data.ids("test")]
     errors = (classifier.outputs(x)[:, 0] - y).abs()
     assert classifier.predicts_value
     assert float(errors.mean()) == pytest.approx(result.details["draws"]["mae"][0])
