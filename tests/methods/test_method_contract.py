@@ -274,14 +274,20 @@ def test_gradients_reach_trainable_parameters_only(name, modality):
 
 @every_cell
 def test_twenty_steps_lower_the_loss(name, modality):
-    data, method = batch(name, modality), build(name, modality)
-    steps, lr = LONGER.get((name, modality), LONGER.get(name, (20, 3e-3)))
-    losses = train(method, data, steps, lr)
-    assert torch.tensor(losses).isfinite().all()
-    assert len(set(losses)) > 1
-    if not method.adversarial:  # of two players none need fall
+    """By half a percent, against the same steps without updates; five steps are enough where they lower it by five percent."""
+    data = batch(name, modality)
+    longer = LONGER.get((name, modality), LONGER.get(name))
+    for steps, lr, least in ([] if longer else [(5, 3e-3, 0.05)]) + [(*(longer or (20, 3e-3)), 0.005)]:
+        method = build(name, modality)
+        losses = train(method, data, steps, lr)
+        assert torch.tensor(losses).isfinite().all()
+        assert len(set(losses)) > 1
+        if method.adversarial:  # of two players none need fall
+            continue
         still = loss_without_updates(build(name, modality), data, steps)  # the same batches and queues, other weights
-        assert losses[-1] < still - 0.005 * abs(still)
+        if losses[-1] < still - least * abs(still):
+            return
+    assert method.adversarial, f"{losses[-1]} after {steps} steps, {still} without updates"
 
 
 @every_cell
