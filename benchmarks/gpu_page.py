@@ -13,8 +13,8 @@ def published(row: dict[str, Any]) -> str:
     """What the experiment of a row says is published, up to the first comma; empty where nothing is."""
     name = next((w.partition("=")[2] for w in row["words"] if w.startswith("experiment=")), "")
     path = ROOT / "configs" / "experiment" / f"{name}.yaml"
-    told = re.search(r"^# Published: (.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
-    return told.group(1).partition(",")[0] if told else ""
+    found = re.search(r"^# Published: (.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return found.group(1).partition(",")[0] if found else ""
 
 
 def page(known: dict[str, Any]) -> str:
@@ -39,6 +39,9 @@ def page(known: dict[str, Any]) -> str:
         body = [["recipe / seed", "kNN 200", "kNN 20", "probe", "held out: kNN 200", "probe", "published", "minutes"]]
         body.append(["---", *["--:"] * 5, "---", "--:"])
         for name, row in accuracy.items():
+            if "failed" in row:
+                body.append([name, row["failed"], *[""] * 4, published(row) or "–", ""])
+                continue
             figures = [f"{row[f'test.{k}']:.4f}" for k in ("knn200", "knn20", "probe")]
             figures += [f"{row[f'held_out.{k}']:.4f}" for k in ("knn200", "probe")]
             body.append([name, *figures, published(row) or "–", f"{row['pretraining_seconds'] / 60:.1f}"])
@@ -70,14 +73,14 @@ def page(known: dict[str, Any]) -> str:
         for name in methods:
             plain, fast = rows[f"method/{name} as written"], rows.get(f"method/{name} compiled", {})
             rates = [row.get("end_to_end") for row in (plain, fast)]
-            told = [
+            cells = [
                 f"{rate:,.0f}" if rate else row.get("failed", "–")
                 for rate, row in zip(rates, (plain, fast), strict=True)
             ]
             ratio = f"{rates[1] / rates[0]:.2f}" if rates[0] and rates[1] else "–"
             lost = "–" if fast.get("lost") is None else f"{100 * fast['lost']:.0f} %"
             lines.append(
-                f"| `{name}` | {' | '.join(told)} | {ratio} | {plain.get('peak_memory_mb') or 0:,.0f} | {lost} |"
+                f"| `{name}` | {' | '.join(cells)} | {ratio} | {plain.get('peak_memory_mb') or 0:,.0f} | {lost} |"
             )
     if "tests" in rows:
         lines += ["", f"`pytest -m gpu`: {rows['tests']['outcome']}."]

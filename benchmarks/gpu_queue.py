@@ -3,9 +3,10 @@
     python benchmarks/gpu_queue.py DATA RUNS [--minutes 13] [--rows simclr,speed] [--photos FOLDER] [--list] [--draw]
 
 DATA holds CIFAR-10, RUNS receives run folders and must be kept between calls, PHOTOS is a folder of class folders with
-train and val. A row is written to docs/results/gpu.json as soon as it is measured, and the page gpu.md is drawn from it; a row
-that is there is not measured again as long as its configuration is the same. A pretraining that does not end in time is
-interrupted, which saves it, and resumed by the next call. `--list` shows what is open with expected times, and runs nothing.
+train and val. A row is written to docs/results/gpu.json as soon as it is measured, and the page gpu.md is drawn from it. A row
+that is there is not measured again as long as its configuration is the same, unless it failed and `--rows` names it. A
+pretraining that does not end in time is interrupted, which saves it, and resumed by the next call. `--list` shows what is open
+with expected times, and runs nothing.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def identity(row: Row) -> str:
 
 
 def pretrain(row: Row, options: argparse.Namespace, seconds: float) -> Path | None:
-    """The finished run of a row; None where the time was over before it ended."""
+    """The finished run of a row; None where the time was over before it ended. RuntimeError where it failed."""
     folder = options.runs.resolve() / row.name.replace("/", "_").replace(" ", "_").replace(":", "")
     state = json.loads((folder / "status.json").read_text()) if (folder / "status.json").exists() else {}
     if state.get("status") == "done":
@@ -140,7 +141,7 @@ def pretrain(row: Row, options: argparse.Namespace, seconds: float) -> Path | No
         process.kill()
         return None
     if code:
-        raise SystemExit(f"{row.name}: `{' '.join(typed)}` ended with exit code {code}")
+        raise RuntimeError(f"exit code {code} ({folder.name}/log.txt)")
     return folder
 
 
@@ -193,10 +194,13 @@ def measure(row: Row, options: argparse.Namespace, seconds: float) -> dict[str, 
         )
         if done.returncode:
             return {"failed": done.stderr.strip().splitlines()[-1][:200]}
-        told = json.loads(done.stdout)
-        rates = {part: told[part]["samples_per_s"] for part in ("views", "model", "end_to_end") if part in told}
-        return {**rates, "lost": told.get("lost"), "peak_memory_mb": told.get("peak_memory_mb")}
-    folder = pretrain(row, options, seconds)
+        result = json.loads(done.stdout)
+        rates = {part: result[part]["samples_per_s"] for part in ("views", "model", "end_to_end") if part in result}
+        return {**rates, "lost": result.get("lost"), "peak_memory_mb": result.get("peak_memory_mb")}
+    try:
+        folder = pretrain(row, options, seconds)
+    except RuntimeError as error:
+        return {"failed": str(error)}
     if folder is None:
         return None
     status = json.loads((folder / "status.json").read_text())
@@ -230,7 +234,8 @@ def main() -> None:
         if (wanted and not any(part in row.name for part in wanted)) or (row.photos and options.photos is None):
             continue
         key = identity(row)
-        if known["rows"].get(row.name, {}).get("identity") == key:
+        measured = known["rows"].get(row.name, {})
+        if measured.get("identity") == key and not (wanted and "failed" in measured):
             continue
         left = end - time.time()
         if options.list:

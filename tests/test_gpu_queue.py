@@ -39,6 +39,7 @@ def test_page_shows_what_was_measured():
             "pretraining_seconds": 330.0,
             **accuracy,
         },
+        "cifar10_byol/0": {"kind": "accuracy", "words": ["experiment=cifar10_byol"], "failed": "exit code 1"},
         "speed/a": {
             "kind": "speed",
             "words": [],
@@ -63,6 +64,7 @@ def test_page_shows_what_was_measured():
     }
     lines = page({"about": about, "rows": rows}).splitlines()
     assert "| cifar10_gpu/1 | 0.8512 | 0.8634 | 0.8871 | 0.8512 | 0.8871 | kNN .848 | 5.5 |" in lines
+    assert "| cifar10_byol/0 | exit code 1 |  |  |  |  | kNN .869 |  |" in lines
     assert "| speed/a | 100,000 | 50,000 | 49,000 | 2 % | 3,000 |" in lines
     assert "| speed/b | error: out of memory | | | | |" in lines
     assert "`pytest -m gpu`: 31 passed in 100 s." in lines
