@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sslcli.config.dotted import walk
@@ -121,6 +121,7 @@ def unknown_key(
     if key == "dataset.path":
         return path_without_reader(Path(override_value(key, overrides)))
     known = known_keys(command, tuple(selected_choices(overrides, list(config_dirs))))
+    key = _unknown_inside(key, override_value(key, overrides), known)
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} - {leaf, "_target_", "summary"}
     # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
@@ -135,6 +136,18 @@ def unknown_key(
     return RequestError(
         has, f"did you mean `{best}`?" if best else inside or f"`sslcli {command} --help` shows the keys"
     )
+
+
+def _unknown_inside(key: str, value: str, known: Collection[str]) -> str:
+    """The first key of a mapping `value` that does not exist below the existing `key`; `key` itself without one."""
+    import yaml
+
+    try:
+        inside = yaml.safe_load(value) if key in known else None
+    except yaml.YAMLError:
+        return key
+    below = [f"{key}.{name}" for name in inside] if isinstance(inside, dict) else []
+    return next((name for name in below if name not in known), key)
 
 
 def override_value(key: str, overrides: Iterable[str]) -> str:

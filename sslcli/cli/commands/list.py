@@ -49,7 +49,11 @@ def main(request: Request) -> int:
         row = [name, *(cell(node.get(key)) for key in keys)]
         row[2:2] = [MARKS[matrix[name][m]] for m in names]
         body.append(row)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and group == "experiment":  # sentences, too long for columns
+        for name, node in nodes.items():
+            console.out(f"{name}  {node.get('summary')}")
+            console.out(*(f"    {key:<9}  {node[key]}" for key in COLUMNS[group] if key in node))
+    elif sys.stdout.isatty():
         body.sort(key=lambda row: row[1:2] if group == "method" else [])  # by family, then by name
         width = shutil.get_terminal_size().columns
         for line in console.table(header, body):
