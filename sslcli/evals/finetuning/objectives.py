@@ -13,14 +13,14 @@ from sslcli.evals.finetuning.recipe import Recipe
 
 
 class Objective(Protocol):
-    """Of m labeled samples. A batch names its samples by their places (B,) in 0..m-1."""
+    """Of m labeled samples."""
 
     measure: ClassVar[str]  # name of what `score` gives
     outputs: int  # of the head
-    y: Tensor  # (m,) what the first head is made of
+    y: Tensor  # (m,) on the CPU, as the first head is made from it
 
-    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
-        """The inputs (B, ...), mixed where the recipe says so, and their targets."""
+    def targets(self, x: Tensor, y: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        """The inputs (B, ...) of a batch whose part of `self.y` is y (B,), mixed where the recipe says so, and their targets."""
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor: ...
 
@@ -42,8 +42,8 @@ class Classes:
     def part(self, places: Tensor) -> Classes:
         return Classes(self.y[places], self.outputs)
 
-    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
-        return mix_batch(x, self.y.to(places.device)[places], self.outputs, recipe.mixup, recipe.cutmix, seed)
+    def targets(self, x: Tensor, y: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        return mix_batch(x, y, self.outputs, recipe.mixup, recipe.cutmix, seed)
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
@@ -67,8 +67,8 @@ class Values:
         self.scale = float(values.std(unbiased=False)) or 1.0  # equal values
         self.y = ((values - self.mean) / self.scale).float()
 
-    def targets(self, x: Tensor, places: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
-        return x, self.y.to(places.device)[places]
+    def targets(self, x: Tensor, y: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+        return x, y
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
         return F.mse_loss(outputs[:, 0], targets)

@@ -178,7 +178,8 @@ class _Training:
             make = self.head or (lambda ids, y: nn.Linear(_width(backbone), objective.outputs))
             head = make(ids, objective.y).to(data.device)
             optimizer = adamw(groups(backbone, head, recipe.weight_decay, recipe.layer_decay), lr, data.device)
-            source = Subset(data.source("train"), ids, torch.arange(len(ids)))  # labels are places in the objective
+            source = Subset(data.source("train"), ids, torch.arange(len(ids)))  # labels are places in y
+            y = objective.y.to(data.device)
             source.max_bad_fraction = 1.0  # the limit is of the whole split, and was looked at there
             curve = _Curve(length.steps, objective.measure)
             stream = _stream(source, data, recipe, length, self.seed)
@@ -188,7 +189,7 @@ class _Training:
                     for group in optimizer.param_groups:
                         group["lr"] = factor * group["factor"]
                     x, places = next(stream)
-                    x, targets = objective.targets(x, places, recipe, derive(self.seed, "mixing", step))
+                    x, targets = objective.targets(x, y[places], recipe, derive(self.seed, "mixing", step))
                     with data.autocast():
                         z = backbone(x)
                     outputs = head(z.float())

@@ -103,7 +103,7 @@ def test_kept_model_predicts_in_the_unit_of_the_value(rows):
 def test_objective_is_the_squared_error_of_standardized_values():
     values = torch.tensor([3.0, 5.0, 10.0, 2.0], dtype=torch.float64)
     objective = Values(values)
-    _, targets = objective.targets(torch.zeros(2, 6), torch.tensor([2, 0]), Recipe(), 0)
+    _, targets = objective.targets(torch.zeros(2, 6), objective.y[[2, 0]], Recipe(), 0)
     assert targets == pytest.approx((values[[2, 0]] - 5) / 9.5**0.5)
     outputs = torch.tensor([[0.5], [-1.0]])
     squared = [(0.5 - float(targets[0])) ** 2, (-1 - float(targets[1])) ** 2]
