@@ -192,7 +192,7 @@ def missing(view: Tensor) -> Tensor:
 def train(method: Method, data: Batch, steps: int, lr: float = 3e-3) -> list[float]:
     """The losses of `steps` steps of Adam, and after them."""
     torch.manual_seed(7)  # of dropout
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=lr)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=lr, fused=True)
     losses = []
     for step in range(steps):
         loss = method(data)["loss"]
@@ -274,20 +274,14 @@ def test_gradients_reach_trainable_parameters_only(name, modality):
 
 @every_cell
 def test_twenty_steps_lower_the_loss(name, modality):
-    """By half a percent, against the same steps without updates; five steps are enough where they lower it by five percent."""
-    data = batch(name, modality)
-    longer = LONGER.get((name, modality), LONGER.get(name))
-    for steps, lr, least in ([] if longer else [(5, 3e-3, 0.05)]) + [(*(longer or (20, 3e-3)), 0.005)]:
-        method = build(name, modality)
-        losses = train(method, data, steps, lr)
-        assert torch.tensor(losses).isfinite().all()
-        assert len(set(losses)) > 1
-        if method.adversarial:  # of two players none need fall
-            continue
+    data, method = batch(name, modality), build(name, modality)
+    steps, lr = LONGER.get((name, modality), LONGER.get(name, (20, 3e-3)))
+    losses = train(method, data, steps, lr)
+    assert torch.tensor(losses).isfinite().all()
+    assert len(set(losses)) > 1
+    if not method.adversarial:  # of two players none need fall
         still = loss_without_updates(build(name, modality), data, steps)  # the same batches and queues, other weights
-        if losses[-1] < still - least * abs(still):
-            return
-    assert method.adversarial, f"{losses[-1]} after {steps} steps, {still} without updates"
+        assert losses[-1] < still - 0.005 * abs(still)
 
 
 @every_cell
