@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.zygote import Zygote
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")  # fp32 by default and the same rounding with and without AMX
 
 
 LONG = ("tests/runtime/test_process", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")

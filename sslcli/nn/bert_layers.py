@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.nn.attention import attention
 from sslcli.nn.likelihood import Categorical
 from sslcli.nn.unpadding import Queries, TokenLayout, place
 
@@ -54,7 +55,7 @@ class SelfAttention(nn.Module):
         else:
             chosen = self.query(rows.index_select(0, only.rows))
             q = self._split(place(chosen, only.slots, layout.shape[0], only.length))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout, is_causal=layout.causal)
+        out = attention(q, k, v, layout.mask, dropout, layout.causal)
         out = out.transpose(1, 2)
         return (layout.unbatched(out) if only is None else out.flatten(0, 1).index_select(0, only.slots)).flatten(1)
 

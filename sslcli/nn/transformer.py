@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.nn.attention import attention
+
 
 class Attention(nn.Module):
     """Multi-head self-attention (B, N, D) -> (B, N, D). `dropout`: of the attention weights, in training."""
@@ -25,7 +27,7 @@ class Attention(nn.Module):
         # each (B, heads, N, D / heads)
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mask = None if mask is None else mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
+        out = attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.proj(out.transpose(1, 2).reshape(b, n, d))
 
     @torch.no_grad()

@@ -100,7 +100,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if process.world_size == 1 and train["strategy"] == "fsdp":
         raise RequestError("train.strategy=fsdp needs several devices, and there is one", "add train.devices=auto")
     kind = modality(dataset.modality)
-    machine = runtime.start(cfg["device"], channels_last=kind.channels_last, process=process)
+    machine = runtime.start(cfg["device"], channels_last=kind.channels_last, process=process, training=True)
     machine.native = compiled.configure(cfg["device"].get("native", "auto"), machine.device, kind.native)
     targets = builders.method_classes(cfg["method"])
     check_data_for_method(targets, dataset)

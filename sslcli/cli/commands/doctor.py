@@ -46,6 +46,7 @@ VARIABLES = {
     "FORCE_COLOR": "color without a terminal too",
     "CUDA_VISIBLE_DEVICES": "the GPUs that torch may use",
     "OMP_NUM_THREADS": "number of torch's threads on a CPU",
+    "ONEDNN_MAX_CPU_ISA": "instructions that a CPU may use: AVX512_CORE trains in fp32 where AMX would train in bf16",
     "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE after a short spin unless set",
 }
 
@@ -132,6 +133,8 @@ def _device() -> tuple[str, list[Record]]:
     """The device that torch uses; `none` where torch cannot be imported, which `_package_problems` reports."""
     try:
         import torch
+
+        from sslcli.runtime.device import auto_precision
     except Exception:
         return "none", []
     with contextlib.suppress(Exception):
@@ -143,6 +146,7 @@ def _device() -> tuple[str, list[Record]]:
         if shutil.which("nvidia-smi"):
             what = "an NVIDIA driver is installed, but torch finds no GPU"
             return "cpu", [_problem(what, "install a torch build for your CUDA version")]
+        return f"cpu, trains in {auto_precision('cpu', training=True)}", []
     return "cpu", []
 
 
