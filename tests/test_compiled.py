@@ -6,8 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 from torch import nn
 
+from sslcli.cli.commands.bench import table
+from sslcli.runtime import device
+from sslcli.training.loop import compile_choice
 from sslcli.training.loop.strategy import regions
 from tests.conftest import SMOKE
 from tests.methods.test_method_contract import build
@@ -75,3 +81,58 @@ def test_compiled_run_matches_and_compiles_once(cli, graphs, method, expected):
         losses.append([v["train/loss"] for v in map(json.loads, lines) if "train/loss" in v])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert len(graphs) == expected
+
+
+@pytest.fixture
+def compiler(monkeypatch, graphs):
+    """A processor on which device.compile=auto is decided, as on a GPU."""
+    monkeypatch.setattr(device, "can_compile", lambda kind: True)
+
+
+@pytest.mark.parametrize(("least", "chosen"), [(0.0, True), (1e9, False)])
+def test_auto_compiles_where_it_pays(cli, graphs, compiler, monkeypatch, least, chosen):
+    """The measured steps are undone, the decision is recorded, and a resumed run keeps it."""
+    words = ["method=simsiam", *SMOKE[:-1], "train.steps=2", "train.batch_size=700", "train.eval_every=0"]
+    monkeypatch.setattr(compile_choice, "LEAST_SECONDS", least)
+    monkeypatch.setattr(compile_choice, "MAX_SECONDS", 0.1)
+    plain = Path(cli("pretrain", *words).last)
+    result = cli("pretrain", *words, "device.compile=auto")
+    assert result.code == 0, result.err
+    assert f"device.compile={str(chosen).lower()}" in result.err
+    run = Path(result.last)
+    assert yaml.safe_load((run / "config.yaml").read_text())["device"]["compile"] is chosen
+    assert bool(graphs) is chosen
+    expected, found = (load_file(folder / "encoder.safetensors") for folder in (plain, run))
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-5), key
+    monkeypatch.setattr(compile_choice, "LEAST_SECONDS", 1e9 - least)  # the other decision
+    resumed = cli("resume", str(run), "train.steps=4")
+    assert resumed.code == 0, resumed.err
+    assert "resuming at step 2" in resumed.err
+    assert yaml.safe_load((run / "config.yaml").read_text())["device"]["compile"] is chosen
+
+
+def test_auto_with_a_budget_measures_no_steps(cli, graphs, compiler, monkeypatch):
+    monkeypatch.setattr(compile_choice, "measure", None)
+    words = [*SMOKE[:-1], "train.steps=null", "train.budget=2s", "train.batch_size=700", "train.eval_every=0"]
+    result = cli("pretrain", "method=simsiam", *words, "device.compile=auto")
+    assert result.code == 0, result.err
+    assert "device.compile=false" in result.err
+
+
+def test_auto_is_off_on_a_processor(cli):
+    result = cli("pretrain", "method=simsiam", *SMOKE, "device.compile=auto")
+    assert result.code == 0, result.err
+    assert "compile" not in result.err
+
+
+def test_bench_compares_with_the_model_as_written(cli, graphs, compiler):
+    words = ["method=simsiam", "backbone.width=8", "repeats=1", "seconds=0.1", "device.compile=auto"]
+    result = cli("bench", *words, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    compiled = found["compiled"]
+    assert graphs
+    assert compiled["gain"] == pytest.approx(found["model"]["samples_per_s"] / compiled["as_written"])
+    assert compiled["seconds"] > 0
+    assert "compiled     " in "\n".join(table(found))

@@ -88,6 +88,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "device.precision": ("auto", "fp32", "bf16"),
     "device.channels_last": ("auto", True, False),
     "device.native": ("auto", True, False),
+    "device.compile": ("auto", True, False),
 }
 _POSITIVE = re.compile(r"[._](width|heads|patch|temperature|queue)$")  # sizes that a network cannot do without
 

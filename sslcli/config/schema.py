@@ -41,7 +41,7 @@ class Device:
     type: str = "auto"
     precision: str = "auto"
     channels_last: Any = "auto"
-    compile: bool = False
+    compile: Any = False
     native: Any = "auto"
     workers: Any = "auto"
     threads: int | None = None

@@ -40,14 +40,14 @@ def unwrap_step(optimizer: Optimizer) -> Optimizer:
 
 
 @contextlib.contextmanager
-def force_eager(compiled: bool) -> Iterator[None]:
+def force_eager(compiled: bool | None) -> Iterator[None]:
     """Run compiled modules in eager mode inside the block: evaluations and figures have other batch sizes, each of which would be
     compiled."""
     with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
         yield
 
 
-def mark_step(compiled: bool) -> None:
+def mark_step(compiled: bool | None) -> None:
     """Mark the begin of an optimizer step: outputs of CUDA graphs of the previous step may be overwritten. (The compiler assumes it
     at the first forward after a backward: wrong for the second micro-batch of a step, which accumulates gradients.)"""
     if compiled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Runtime:
     device: torch.device
     precision: str  # fp32 | bf16
     channels_last: bool
-    compile: bool
+    compile: bool | None  # None: to be decided from the measured time of a step (device.compile=auto)
     workers: int
     threads: int
     native: bool = False  # image views by compiled code; set by `views.images.compiled.configure`
@@ -104,8 +105,13 @@ def has_amx_bf16() -> bool:
     """Whether oneDNN multiplies bf16 matrices by AMX here. Its variable ONEDNN_MAX_CPU_ISA=AVX512_CORE switches that off."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     allowed = limit in ("ALL", "DEFAULT") or "AMX" in limit
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch has it from 2.11 on
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch has it from 2.11 on
     return allowed and bool(capabilities.get("amx_bf16"))
+
+
+def can_compile(kind: str) -> bool:
+    """Whether torch.compile may pay on a device type: on a GPU with Triton. On a processor it gained nothing."""
+    return kind == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def autocast(kind: str, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -138,8 +144,10 @@ def start(
     if workers == "auto":
         workers = min(8, max(1, usable_cores() // process.local_world_size)) if usable_cores() > 1 else 0
     threads = torch.get_num_threads()
-    compiled = bool(cfg["compile"])
-    if compiled and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # torch's default in /tmp may belong to another user
+    compiled = (None if training and can_compile(kind) else False) if cfg["compile"] == "auto" else bool(cfg["compile"])
+    if (
+        compiled is not False and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    ):  # torch's default in /tmp may belong to another user
         folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folders.new_private_folder())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Runtime(device, precision, channels_last, compiled, int(workers), threads, process=process)

@@ -7,6 +7,7 @@ not counted.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import time
@@ -35,6 +36,7 @@ from sslcli.training.run_training import NullRun, out_of_memory
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.state import Horizon, State
 
+COMPILING_STEPS = 3  # the first compiles, the second and third record CUDA graphs
 HORIZON = Horizon(10**9)  # so many steps that the benchmark stays at progress 0
 
 
@@ -72,6 +74,8 @@ def measure(setup: TrainingSetup, repeats: int, seconds: float) -> Record:
         try:
             parts = Parts(setup, Trainer(setup, NullRun(folder), State()))
             parts.choose_threads(seconds)
+            if setup.runtime.compile is None:
+                parts.compile(seconds)
             for _ in track(range(repeats), "round"):
                 parts.round(seconds)
         except TrainingError as e:  # its hint is about a run
@@ -147,6 +151,10 @@ class Parts:
         self.decode = Part(self.decode_one, 1)
         self.ids = count()
         self.compared: dict[int, float] = {}  # seconds of a model step by thread count
+        self.written: Part | None = (
+            None  # the model as written, where device.compile=auto compares it with the compiled one
+        )
+        self.compile_seconds = 0.0
 
     def choose_threads(self, seconds: float) -> None:
         """Measure with the thread count whose model step is faster."""
@@ -155,6 +163,19 @@ class Parts:
         if len(counts) > 1:
             self.compared = threads.time_threads(self.model_step, counts, seconds)
             machine.set_threads(threads.fastest(self.compared))
+
+    def compile(self, seconds: float) -> None:
+        """Measure the model as written, then compile it."""
+        device = self.setup.runtime.device
+        self.written = Part(lambda _: self.model_step(), self.model.samples)
+        self.written.run_round(None, seconds, device)
+        start = time.perf_counter()
+        self.setup.runtime.compile = True
+        self.trainer.strategy.compile()
+        for _ in range(COMPILING_STEPS):
+            self.model_step()
+        synchronize(device)
+        self.compile_seconds = time.perf_counter() - start
 
     def round(self, seconds: float) -> None:
         device, loader = self.setup.runtime.device, self.setup.loader
@@ -202,6 +223,16 @@ class Parts:
         cores = self.cores()
         if cores:
             results["views"] |= {"cores": cores, "samples_per_s_core": results["views"]["samples_per_s"] / cores}
+        if self.written is not None:
+            written, rate = self.written.summary()["samples_per_s"], results["model"]["samples_per_s"]
+            saved = self.model.samples * (1 / written - 1 / rate)  # seconds of a step
+            steps = math.ceil(self.compile_seconds / saved) if saved > 0 else None
+            results["compiled"] = {
+                "as_written": written,
+                "gain": rate / written,
+                "seconds": self.compile_seconds,
+                "steps_to_pay": steps,
+            }
         lost = 1 - results["end_to_end"]["samples_per_s"] / results["model"]["samples_per_s"]
         return results | {
             "lost": lost,

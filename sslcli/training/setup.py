@@ -127,7 +127,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if process.world_size > 1 and train["sync_batchnorm"]:
         convert_sync_batchnorm(method)
     lr, derivation = optim.scaled_lr(cfg["optimizer"]["lr"], train["batch_size"], cfg["optimizer"].get("lr_batch"))
-    optimizer = optim.build_optimizer(cfg["optimizer"], method, lr, machine.compile, train["layer_decay"])
+    optimizer = optim.build_optimizer(cfg["optimizer"], method, lr, machine.compile is not False, train["layer_decay"])
     loader = Loader(
         dataset.pretrain,
         views,

@@ -94,6 +94,7 @@ def table(results: dict[str, Any]) -> list[str]:
         f"start        {', '.join(startup)}",
         f"on           {machine['device']}, {machine['threads']} threads, {machine['workers']} workers, {machine['cores']} cores",
         *thread_comparison(machine),
+        *compile_comparison(results.get("compiled")),
     ]
 
 
@@ -105,6 +106,16 @@ def thread_comparison(machine: Record) -> list[str]:
     from sslcli.runtime.threads import format_times
 
     return [f"threads      {format_times(times)}; used {machine['threads']} (device.threads=N sets it)"]
+
+
+def compile_comparison(compiled: Record | None) -> list[str]:
+    """The model as written and compiled; [] where they were not compared."""
+    if compiled is None:
+        return []
+    steps = compiled["steps_to_pay"]
+    pays = f"which {steps:,} steps gain back" if steps is not None else "which does not pay"
+    took = f"compiling took {compiled['seconds']:.0f} s, {pays}"
+    return [f"compiled     {compiled['gain']:.2f} times as fast as written ({rate(compiled['as_written'])}/s); {took}"]
 
 
 def rate(value: float) -> str:

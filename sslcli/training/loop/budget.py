@@ -4,26 +4,21 @@ Decision docs/explanation/decisions/0006 has the reasons."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import time
 from collections.abc import Callable
-
-import torch
 
 from sslcli.config.checks import parse_duration
 from sslcli.console import human_time, plural, say, warn
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.nn.dist import all_reduce_max, broadcast_from_rank0, rank
+from sslcli.nn.dist import broadcast_from_rank0, rank
 from sslcli.runs.run import Run
 from sslcli.runtime import threads
+from sslcli.training.loop.measured_steps import MAX_SECONDS, measure
 from sslcli.training.setup import TrainingSetup
 from sslcli.training.state import Horizon, State
 
 MIN_STEPS, MIN_EPOCHS = 100, 3  # a budget that allows fewer is warned of
 REFERENCE_STEPS = 1000  # a budget that allows fewer reports the time of as many
-MAX_MEASURE_SECONDS = 3.0
-MAX_MEASURE_ROUNDS = 50
 TOLERANCE = 0.02  # of the budget: a larger error at the predicted end adjusts the horizon
 
 
@@ -37,7 +32,8 @@ class Budget:
 
     def plan(self, step: Callable[[BatchIterator], None], start: float) -> Horizon:
         """The horizon from measured steps. `step` trains one step, `start` is the start of the run (`time.perf_counter`)."""
-        times = self.measure(step, min(MAX_MEASURE_SECONDS, self.seconds / 10))
+        counts = self.setup.runtime.thread_candidates(self.setup.cfg["device"]["threads"])
+        times = measure(self.setup, self.state, step, counts, min(MAX_SECONDS, self.seconds / 10))
         self.choose_threads(times)
         step_seconds = broadcast_from_rank0(times[self.setup.runtime.threads])
         remaining = broadcast_from_rank0(self.seconds - (time.perf_counter() - start))
@@ -62,32 +58,6 @@ class Budget:
         self.setup.cfg["device"]["threads"] = best
         self.run.event("threads", chosen=best, seconds_a_step={str(n): t for n, t in times.items()})
         self.run.write_config(self.setup.cfg)
-
-    def measure(self, step: Callable[[BatchIterator], None], max_seconds: float) -> dict[int, float]:
-        """Seconds per step for each thread count worth comparing. The steps are undone: the run has not started yet."""
-        setup, state = self.setup, self.state
-        tensors = [t.detach() for t in (*setup.method.parameters(), *setup.method.buffers())]
-        copies = [t.clone() for t in tensors]
-        optimizer_state = copy.deepcopy(setup.optimizer.state_dict())
-        counters = state.skipped, state.skipped_in_a_row
-        with contextlib.closing(setup.loader.stream(state.step)) as stream:
-
-            def timed_step() -> None:
-                step(stream)
-                if setup.runtime.device.type == "cuda":
-                    torch.cuda.synchronize()
-
-            def enough(elapsed: float, rounds: int) -> bool:
-                return any(all_reduce_max(int(elapsed >= max_seconds), int(rounds >= MAX_MEASURE_ROUNDS)))
-
-            counts = setup.runtime.thread_candidates(setup.cfg["device"]["threads"])
-            times = threads.time_threads(timed_step, counts, max_seconds, enough)
-        with torch.no_grad():
-            for tensor, value in zip(tensors, copies, strict=True):
-                tensor.copy_(value)
-        setup.optimizer.load_state_dict(optimizer_state)
-        state.skipped, state.skipped_in_a_row = counters
-        return times
 
     def adjust(self, horizon: Horizon) -> None:
         """Move the last step where the run would miss the budget by more than `TOLERANCE`."""

@@ -38,17 +38,22 @@ class SingleProcess:
         self.setup = setup
         self.model: Any = self.wrap(setup.method)
         if setup.runtime.compile:
-            # On a GPU as CUDA graphs: launching the kernels of a small network takes Python longer than running them takes the
-            # device. CUDA graphs require weights that keep their addresses, which sharded ones do not.
-            graphs = setup.runtime.device.type == "cuda" and not self.sharded
-            mode = "reduce-overhead" if graphs else None
-            for module in regions(setup.method):
-                module.compile(dynamic=False, mode=mode)
+            self.compile()
         self.names = parameter_names(setup.method)
         self.backbone = next(n for n, m in setup.method.named_modules() if m is setup.method.eval_backbone)
 
     def wrap(self, method: nn.Module) -> nn.Module:
         return method
+
+    def compile(self) -> None:
+        """Compile the `regions` of the method when they are next called.
+
+        On a GPU as CUDA graphs: launching the kernels of a small network takes Python longer than running them takes the device.
+        CUDA graphs require weights that keep their addresses, which sharded ones do not."""
+        graphs = self.setup.runtime.device.type == "cuda" and not self.sharded
+        mode = "reduce-overhead" if graphs else None
+        for module in regions(self.setup.method):
+            module.compile(dynamic=False, mode=mode)
 
     def gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """The context of one micro-batch. Gradients are averaged over processes in the last one of a step."""
@@ -123,7 +128,7 @@ class FSDP(SingleProcess):
             self.setup.cfg["optimizer"],
             method,
             self.setup.lr,
-            self.setup.runtime.compile,
+            self.setup.runtime.compile is not False,
             self.setup.cfg["train"]["layer_decay"],
         )
         restore_optimizer(self.setup.optimizer, parameter_names(method), *saved)

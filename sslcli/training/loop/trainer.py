@@ -21,6 +21,7 @@ from sslcli.runtime.signals import StopSignal, stop_signals
 from sslcli.training.loop import nonfinite
 from sslcli.training.loop.budget import Budget
 from sslcli.training.loop.collapse import check_collapse
+from sslcli.training.loop.compile_choice import choose_compilation
 from sslcli.training.loop.meter import Meter
 from sslcli.training.loop.online import evaluate_online, evaluation_interval
 from sslcli.training.loop.optimizer_state import full_tensor
@@ -66,6 +67,9 @@ class Trainer:
         setup, state = self.setup, self.state
         setup.method.train()
         with stop_signals(setup.catch_signals) as self.stop_signal:
+            if setup.runtime.compile is None:
+                seconds = None if self.budget is None else self.budget.seconds
+                choose_compilation(setup, self.run, state, self.strategy, self.measured_step, seconds)
             horizon = state.plan = state.plan or self.make_horizon()
             per_epoch = setup.loader.steps_per_epoch
             eval_every = evaluation_interval(setup, horizon.total)
@@ -176,7 +180,11 @@ class Trainer:
         if self.budget is None:
             assert self.setup.steps is not None
             return Horizon(self.setup.steps)
-        return self.budget.plan(lambda stream: self.step(stream, Horizon(1000), Meter()), self.start)
+        return self.budget.plan(self.measured_step, self.start)
+
+    def measured_step(self, stream: BatchIterator) -> None:
+        """A step whose time is measured before the first one."""
+        self.step(stream, Horizon(1000), Meter())
 
     def log(self, horizon: Horizon) -> dict[str, float]:
         """Write a line of metrics.jsonl, and events for newly unreadable samples. Returns the values to display."""

@@ -1,0 +1,140 @@
+"""Training in bf16 and in fp32 on a processor with AMX: samples/s of the model, and accuracy.
+
+    python benchmarks/precision.py [--rounds 3] [--seeds 3] [--parts speed accuracy]
+
+SSLCLI_DATA holds CIFAR-10. Speed: both precisions take turns, each figure is the median of the rounds of `sslcli bench`.
+Accuracy: the same pretraining in both precisions, k-NN and a linear probe on the test images. Writes docs/results/precision.md
+and precision.json, after each measurement; what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import methods_table, report  # noqa: E402
+
+OUT = ROOT / "docs" / "results" / "precision.json"
+PRECISIONS = ("fp32", "bf16")
+CPU = ["device=cpu", "device.threads=1"]
+SPEED = [
+    ["method=simclr", "experiment=cifar10_cpu"],
+    ["method=simclr", "dataset=cifar10", "backbone=resnet18", "train.batch_size=64"],
+    ["method=simclr", "dataset=cifar10", "backbone=vit_tiny", "train.batch_size=64"],
+    ["method=mae", "dataset=cifar10"],
+    ["method=dino", "dataset=cifar10"],
+    ["method=vae", "dataset=cifar10"],
+    ["method=simsiam", "dataset=digits"],
+    ["method=mlm", "dataset=capitals"],
+    ["method=byol", "dataset=tones"],
+    ["method=next_frame", "dataset=moving"],
+    ["method=scarf", "dataset=breast_cancer"],
+]
+SMALL = ["dataset=cifar10", "train.epochs=1", "train.batch_size=64"]
+CONVNET = ["backbone=convnet", "backbone.width=16", "backbone.blocks=1"]
+ACCURACY = {
+    "simclr": ["method=simclr", *SMALL, *CONVNET],
+    "vicreg": ["method=vicreg", *SMALL, *CONVNET],
+    "byol": ["method=byol", *SMALL, *CONVNET],
+    "mae": ["method=mae", *SMALL, "backbone.patch=8", "method.width=16"],
+}
+
+
+def speed(words: list[str], rounds: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    for _ in range(rounds):
+        for precision in PRECISIONS:
+            asked = [*words, *CPU, f"device.precision={precision}", "repeats=1", "seconds=3", "--json"]
+            result = json.loads(report.command("bench", *asked))
+            found[precision].append(result["model"]["samples_per_s"])
+    return {precision: median(values) for precision, values in found.items()}
+
+
+def accuracy(words: list[str], precision: str, seed: int, folder: Path) -> dict[str, float]:
+    """k-NN with all labels and a linear probe with ten labels per class (mean of 5 draws), on the test images."""
+    typed = [*words, "train.eval_every=0", *CPU, f"device.precision={precision}", f"seed={seed}"]
+    found = methods_table.measure(typed, folder, raw=False)
+    if "failed" in found:
+        raise SystemExit(f"{' '.join(typed)}: {found['failed']}")
+    return {"knn": found["knn"], "probe": found["probe"], "minutes": found["seconds"] / 60}
+
+
+def save(known: dict[str, Any]) -> None:
+    OUT.write_text(json.dumps(known, indent=1) + "\n")
+    OUT.with_suffix(".md").write_text(page(known))
+
+
+def page(known: dict[str, Any]) -> str:
+    lines = [
+        "# bf16 on a processor",
+        "",
+        f"Made by `{known['about']['command']}` on {known['about']['machine']}, one thread; torch "
+        f"{known['about']['versions']['torch']}, {known['about']['date']}. `device.precision=auto` trains in bf16 (autocast) on a",
+        "processor with AMX, as this one, and computes features in fp32.",
+        "",
+        "## Speed",
+        "",
+        "Samples/s of the model alone (`sslcli bench`, without views). Both precisions took turns; the medians of the rounds.",
+        "",
+        "| `sslcli bench` | fp32 | bf16 | ratio |",
+        "|---|--:|--:|--:|",
+    ]
+    for typed, rates in known["speed"].items():
+        fp32, bf16 = (rates[precision] for precision in PRECISIONS)
+        lines.append(f"| `{typed}` | {fp32:,.0f} | {bf16:,.0f} | {bf16 / fp32:.2f} |")
+    lines += [
+        "",
+        "## Accuracy",
+        "",
+        "CIFAR-10, one epoch, last epoch, as in [methods](methods.md): k-NN with all labels, and a linear probe with ten labels",
+        "per class (mean of 5 draws), on the test images. Mean ± standard deviation over the training seeds.",
+        "",
+        "| method | precision | kNN | probe | seeds |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for name in ACCURACY:
+        for precision in PRECISIONS:
+            rows = [row for key, row in known["accuracy"].items() if key.startswith(f"{name}/{precision}/")]
+            if rows:
+                knn, probe = (spread([row[key] for row in rows]) for key in ("knn", "probe"))
+                lines.append(f"| `{name}` | {precision} | {knn} | {probe} | {len(rows)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--parts", nargs="*", default=["speed", "accuracy"])
+    options = parser.parse_args()
+    known: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"speed": {}, "accuracy": {}}
+    known.setdefault("about", report.about([], "precision.py"))
+    if "speed" in options.parts:
+        for words in SPEED:
+            if " ".join(words) not in known["speed"]:
+                known["speed"][" ".join(words)] = speed(words, options.rounds)
+                save(known)
+    if "accuracy" in options.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for seed in range(options.seeds):
+                for name, words in ACCURACY.items():
+                    for precision in PRECISIONS:
+                        key = f"{name}/{precision}/{seed}"
+                        if key not in known["accuracy"]:
+                            known["accuracy"][key] = accuracy(words, precision, seed, Path(folder))
+                            save(known)
+
+
+if __name__ == "__main__":
+    main()
