@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +32,15 @@ class Runtime:
     compile: bool | None  # None: to be decided from the measured time of a step (device.compile=auto)
     workers: int
     threads: int
+    training_precision: str = "fp32"  # of networks that an evaluation trains
     native: bool = False  # image views by compiled code; set by `views.images.compiled.configure`
     process: ProcessInfo = field(default_factory=ProcessInfo)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         return autocast(self.device.type, self.precision)
+
+    def training_autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return autocast(self.device.type, self.training_precision)
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in channels-last memory format if `channels_last`."""
@@ -119,6 +124,12 @@ def autocast(kind: str, precision: str) -> contextlib.AbstractContextManager[Any
     return torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
+def autocast_dtype(context: Callable[[], contextlib.AbstractContextManager[Any]], kind: str) -> torch.dtype | None:
+    """The type to which a context casts on a device type; None for no autocast."""
+    with context():
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 def start(
     cfg: dict[str, Any], *, channels_last: bool = True, process: ProcessInfo | None = None, training: bool = False
 ) -> Runtime:
@@ -133,7 +144,8 @@ def start(
     if kind == "cuda":
         torch.cuda.set_device(device)
     set_initial_threads(cfg["threads"], process.local_world_size)
-    precision = auto_precision(kind, training) if cfg["precision"] == "auto" else cfg["precision"]
+    given = None if cfg["precision"] == "auto" else cfg["precision"]
+    precision, of_training = (given or auto_precision(kind, trains) for trains in (training, True))
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
@@ -150,4 +162,13 @@ def start(
     ):  # torch's default in /tmp may belong to another user
         folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folders.new_private_folder())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Runtime(device, precision, channels_last, compiled, int(workers), threads, process=process)
+    return Runtime(
+        device,
+        precision,
+        channels_last,
+        compiled,
+        int(workers),
+        threads,
+        training_precision=of_training,
+        process=process,
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from sslcli.backbones.convnet import ConvNet
 from sslcli.runtime import device
+from tests.conftest import SMOKE
 
 CPU = {"type": "cpu", "precision": "auto", "channels_last": "auto", "compile": False, "workers": 0, "threads": 1}
 
@@ -27,7 +31,9 @@ def amx(monkeypatch):
 def test_auto_is_bf16_in_training_with_amx(amx, has, training, expected):
     amx(has)
     assert device.start(CPU, training=training).precision == expected
-    assert device.start({**CPU, "precision": "fp32"}, training=training).precision == "fp32"
+    assert device.start(CPU, training=training).training_precision == ("bf16" if has else "fp32")
+    fixed = device.start({**CPU, "precision": "fp32"}, training=training)
+    assert (fixed.precision, fixed.training_precision) == ("fp32", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,28 @@ def test_torch_without_capabilities_has_fp32(amx, monkeypatch):
     amx(True)
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert device.auto_precision("cpu", training=True) == "fp32"
+
+
+def test_evaluations_train_in_bf16_and_compute_features_in_fp32(amx, cli, monkeypatch):
+    amx(True)
+    pretrained = cli("pretrain", "method=simsiam", *SMOKE, "train.eval_every=0")
+    assert pretrained.code == 0, pretrained.err
+    assert "bf16" in pretrained.err
+    of_features = []
+    forward = ConvNet.forward
+
+    def spy(self, x):
+        z = forward(self, x)
+        if not self.training:
+            of_features.append(z.dtype)
+        return z
+
+    monkeypatch.setattr(ConvNet, "forward", spy)
+    words = ["labels=2/class", "evaluator.epochs=1", "evaluator.min_steps=2", "device=cpu", "--json"]
+    tuned = cli("eval", "finetune", f"run={pretrained.last}", *words)
+    assert tuned.code == 0, tuned.err
+    assert json.loads(tuned.out)["protocol"]["precision"] == "bf16"
+    assert set(of_features) == {torch.float32}
+    amx(False)
+    tuned = cli("eval", "finetune", f"run={pretrained.last}", *words)
+    assert json.loads(tuned.out)["protocol"]["precision"] == "fp32"

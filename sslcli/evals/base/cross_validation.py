@@ -44,6 +44,7 @@ class Fold(EvalData):
             seed=whole.seed,
             untrained=whole.untrained,
             autocast=whole.autocast,
+            training_autocast=whole.training_autocast,
             channels_last=whole.channels_last,
             batch_size=whole.batch_size,
             recipes=whole.recipes,

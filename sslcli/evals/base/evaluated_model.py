@@ -122,6 +122,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         untrained=untrained if path is not None or init else None,
         given=given_backbone if started else None,
         autocast=runtime.autocast,
+        training_autocast=runtime.training_autocast,
         channels_last=runtime.channels_last,
         recipes=run_cfg["augmentation"],
         pretraining=pretraining if path is not None or given is not None else None,

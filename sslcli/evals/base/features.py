@@ -33,6 +33,7 @@ from sslcli.evals.inputs.feature_cache import FeatureCache, cache_key
 from sslcli.methods.base import Method
 from sslcli.nn.dist import broadcast_from_rank0, world_size
 from sslcli.rng import derive
+from sslcli.runtime.device import autocast_dtype
 from sslcli.views import Views
 from sslcli.views.modality import Baseline, RawFeatures, Samples, modality
 
@@ -49,7 +50,7 @@ class EvalData:
     - `untrained`: makes a backbone of the same architecture with random weights, different ones for each
       `untrained(draw)`. None leaves that baseline out, as when the evaluated backbone is itself untrained.
     - `given`: makes the backbone with the weights that the pretraining started from (`init`); None where they were random.
-    - `autocast`: entered around each forward pass.
+    - `autocast`: entered around each forward pass; `training_autocast`: around those of networks in training (default: the same).
     - `recipes`: the augmentation of the pretraining, for evaluators that use views; see `augmented`.
     - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan; None without one.
       `untrained_method`: the same method with random weights. `given_method`: that of `init` with its heads; returns None if none.
@@ -69,6 +70,7 @@ class EvalData:
         untrained: Callable[..., nn.Module] | None = None,
         given: Callable[[], nn.Module] | None = None,
         autocast: Context = nullcontext,
+        training_autocast: Context | None = None,
         channels_last: bool = False,
         batch_size: int = 512,
         recipes: Mapping[str, Any] | None = None,
@@ -84,6 +86,7 @@ class EvalData:
             self.notes.append(f"no samples are held out: all {n:,} are evaluated, and pretraining may have read them")
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
+        self.training_autocast = training_autocast or autocast
         self.batch_size, self.recipes, self.trained_on = batch_size, recipes, trained_on
         self.pretraining, self.untrained_method, self.given_method = pretraining, untrained_method, given_method
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
@@ -283,10 +286,8 @@ class EvalData:
         return list(dict.fromkeys(notes))
 
     def _cache_key(self, backbone: nn.Module, split: Split) -> str:
-        with self.autocast():
-            kind = self.device.type
-            precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        execution = (precision, self.channels_last, kind)
+        kind = self.device.type
+        execution = (autocast_dtype(self.autocast, kind), self.channels_last, kind)
         return cache_key(self.key, backbone, self.dataset, split, len(self.source(split)), execution)
 
 

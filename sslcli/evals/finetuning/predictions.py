@@ -105,6 +105,7 @@ def training_protocol(recipe: Recipe, rates: list[Choice], length: Length) -> Re
         "lr": rate_protocol(rates, Grid.of(recipe.rates)),
         "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": length.steps,
+        "precision": length.precision,
         "batch": {"samples": length.batch, "views_of_each": length.views},
         "layer_decay": recipe.layer_decay,
         "augment": recipe.augment,

@@ -61,6 +61,7 @@ class Length:
     batch: int  # samples of a step: near the requested size, so that an epoch leaves hardly any out
     views: int  # of each kind of each sample in it
     steps: int
+    precision: str = "fp32"  # of the forward pass of the backbone
 
     @classmethod
     def of(cls, recipe: Recipe, n: int) -> Length:

@@ -30,6 +30,7 @@ from sslcli.evals.metrics.calibration import fit_temperature
 from sslcli.optim import cosine
 from sslcli.rng import derive
 from sslcli.runtime import compilation
+from sslcli.runtime.device import autocast_dtype
 from sslcli.views import Views
 
 WARMUP = 0.1  # of the steps
@@ -172,7 +173,8 @@ class _Training:
 
     def fit(self, ids: Tensor, objective: Objective, lr: float, on_step: OnStep) -> Trained:
         recipe, data = self.recipe, self.data
-        length = Length.of(recipe, len(ids))
+        bf16 = autocast_dtype(data.training_autocast, data.device.type) == torch.bfloat16
+        length = replace(Length.of(recipe, len(ids)), precision="bf16" if bf16 else "fp32")
         with seeded(derive(self.seed, "training"), data.device):
             backbone = copy.deepcopy(self.backbone).train()
             make = self.head or (lambda ids, y: nn.Linear(_width(backbone), objective.outputs))
@@ -190,7 +192,7 @@ class _Training:
                         group["lr"] = factor * group["factor"]
                     x, places = next(stream)
                     x, targets = objective.targets(x, y[places], recipe, derive(self.seed, "mixing", step))
-                    with data.autocast():
+                    with data.training_autocast():
                         z = backbone(x)
                     outputs = head(z.float())
                     loss = objective.loss(outputs, targets, recipe)

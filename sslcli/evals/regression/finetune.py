@@ -179,7 +179,7 @@ def _training_error(backbone: nn.Module, head: nn.Linear, data: EvalData, ids: T
     with torch.no_grad():
         for part, x in data.batches("train", ids):
             if len(part) > 1:  # batch norm needs two
-                with data.autocast():
+                with data.training_autocast():
                     z = model(x)
                 errors.append((head(z.float())[:, 0].cpu() - y[torch.searchsorted(ids, part)]).square())
     every = torch.cat(errors)
