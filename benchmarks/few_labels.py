@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Study:
     out: the JSON file; the page is beside it. title, facts, notes: of the page. dataset: overrides, given the folder of the data.
     backbones, methods: overrides of each. skip: pairs of backbone and method that are left out. finetune: the recipe, given the
     number of labels, the start (run or scratch) and the backbone. baselines: name -> title. metric: the one that is compared.
-    pretraining_seed: of all pretrainings; None for that of the labels."""
+    pretraining_seed: of all pretrainings; None for that of the labels. windows: of documents, over which features are averaged in
+    the kinds `probe@N` and `finetune@N`, beside the start alone."""
 
     out: Path
     script: str
@@ -45,6 +46,7 @@ class Study:
     labels: tuple[str, ...] = ("100", "1000", "all")
     skip: frozenset[tuple[str, str]] = frozenset()
     pretraining_seed: int | None = None
+    windows: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,7 +69,17 @@ class Models:
         words = [*self.words, f"seed={seed}", *self.backbone_words]
         self.cfg = configuration.resolve(compose.compose("pretrain", words))
         self.dataset = load_dataset(self.cfg)
-        self.data = EvalData(self.dataset, seed=seed, recipes=self.cfg["augmentation"])
+        self.views = {1: EvalData(self.dataset, seed=seed, recipes=self.cfg["augmentation"])}
+        self.data = self.views[1]
+
+    def read(self, windows: int) -> None:
+        """Average features over so many windows of a document from now on."""
+        from sslcli.evals.base.features import EvalData
+
+        if windows not in self.views:
+            windowed = replace(self.dataset, preprocessor=replace(self.dataset.preprocessor, windows=windows))
+            self.views[windows] = EvalData(windowed, seed=self.seed, recipes=self.cfg["augmentation"])
+        self.data = self.views[windows]
 
     def ids(self, labels: str) -> Any:
         from sslcli.evals.inputs import label_subsets
@@ -146,11 +158,14 @@ def measurements(study: Study, seeds: int, backbones: list[str]) -> list[tuple[s
             for seed in range(seeds):
                 for method in methods:
                     kinds = {"scratch": ["finetune"], "untrained": ["probe"]}.get(method, ["probe", "finetune"])
+                    kinds += [f"{kind}@{study.windows}" for kind in kinds if study.windows]
                     every += [(backbone, method, seed, n, kind) for n in amounts for kind in kinds]
     return every
 
 
 def measure(models: Models, method: str, labels: str, kind: str) -> dict[str, float]:
+    kind, _, windows = kind.partition("@")
+    models.read(int(windows or 1))
     if kind == "baseline":
         return models.baseline(method, labels)
     if method == "scratch":

@@ -39,6 +39,7 @@ def page(known: dict[str, Any], study: Study) -> str:
     ]
     lines += ["", *summary(results, study)]
     kinds = {"probe": "linear probe", "finetune": "fine-tuning", "baseline": ""}
+    kinds |= {f"{kind}@{study.windows}": f"{kinds[kind]}, {study.windows} windows" for kind in ("probe", "finetune")}
     groups = [("", "Baselines without a network"), *((b, f"`{b}`") for b in study.backbones)]
     for backbone, title in groups:
         rows = list(dict.fromkeys((k.split("/")[1], k.split("/")[4]) for k in results if k.split("/")[0] == backbone))
@@ -56,6 +57,8 @@ def page(known: dict[str, Any], study: Study) -> str:
             name = {"scratch": "from scratch", "untrained": "random weights, linear probe"}.get(method)
             if name is None:
                 name = study.baselines.get(method, f"`{method}`, {kinds[kind]}")
+            elif "@" in kind:
+                name += f", {study.windows} windows"
             lines.append(f"| {name} | " + " | ".join(map(cell, found)) + f" | {max(map(len, found))} |")
         lines += paired(backbone, rows, values, study) if backbone else []
     return "\n".join(lines) + "\n"
@@ -104,8 +107,9 @@ def paired(
         if method in methods:
             cells = []
             for n in labels:
+                start = "".join(("finetune", *kind.partition("@")[1:]))  # over as many windows
                 mine, scratch = (
-                    values(backbone, m, n, k, study.metric) for m, k in ((method, kind), ("scratch", "finetune"))
+                    values(backbone, m, n, k, study.metric) for m, k in ((method, kind), ("scratch", start))
                 )
                 both = [mine[s] - scratch[s] for s in mine if s in scratch]
                 cells.append(f"{mean(both):+.3f} ({sum(b > 0 for b in both)} of {len(both)} above)" if both else "–")

@@ -59,6 +59,7 @@ def attentive(
     after the last step. RequestError for a backbone without tokens, and where the tokens of the labeled samples take
     more than 2 GiB.
     """
+    data = data.without_windows()
     amount = subsets.parse(labels, data.dataset)
     check_seeds(seeds)
     check_backbone(backbone, heads)

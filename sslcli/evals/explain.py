@@ -62,6 +62,7 @@ def explain(
     An attribution map shows which inputs an output depends on, not whether that is justified. Where positions have names, such as
     the columns of a table, they are ranked by their mean absolute importance over the samples.
     """
+    data = data.without_windows()
     amount = subsets.parse(labels, data.dataset, any_task=True)
     if target not in ("auto", "class", "value", "neighbour"):
         raise RequestError(

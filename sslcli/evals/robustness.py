@@ -54,6 +54,7 @@ def robustness(
     The temperature is fitted to labeled training samples: to each fifth by a probe of the other four, of more than 2,000 to one
     fifth.
     """
+    data = data.without_windows()
     amount = subsets.parse(labels, data.dataset)
     kind_of_data = modality(data.dataset.modality)
     names = _names(corruptions, kind_of_data, data)

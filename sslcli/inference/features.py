@@ -21,9 +21,11 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.errors import TrainingError
 from sslcli.evals.base.embedding import evaluating
+from sslcli.nn.values import Continuous
+from sslcli.nn.windows import mean_over_windows
 from sslcli.runtime.device import autocast
 from sslcli.runtime.thread_pool import ordered_map
-from sslcli.views import clean
+from sslcli.views import clean, whole
 
 ROWS = 64  # of a block
 
@@ -46,7 +48,8 @@ class FeatureExtractor:
 
     precision: fp32 or bf16. channels_last: whether inputs have that memory format. workers: processes that decode samples.
     threads: blocks that a CPU computes at a time. batch_size: samples that are decoded at a time; it does not change the features.
-    pool: from inputs (ROWS, *shape) to features (ROWS, ...); the module itself where it is None."""
+    pool: from inputs (ROWS, *shape) to features (ROWS, ...); the module itself where it is None. windows: whether the
+    features of samples that are longer than an input are the means over their windows."""
 
     module: nn.Module
     device: torch.device
@@ -56,6 +59,7 @@ class FeatureExtractor:
     threads: int = 1
     batch_size: int = ROWS
     pool: Callable[[Tensor], Tensor] | None = None
+    windows: bool = True
 
     def blocks(self, source: Source, dataset: Dataset, first: int = 0, step: int = 1) -> Iterator[Block]:
         """The blocks `first`, `first + step`, ... of a source. `dataset`: describes its samples.
@@ -68,7 +72,7 @@ class FeatureExtractor:
         unreadable = _Unreadable(source)
         batches = iterate_batches(
             source,
-            clean(dataset),
+            whole(dataset) if self.windows else clean(dataset),
             batch_size=self.batch_size,
             device=self.device,
             workers=self.workers,
@@ -97,7 +101,8 @@ class FeatureExtractor:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self.device.type, self.precision):
-            z = (self.pool or self.module)(x)
+            values = getattr(self.module, "values", Continuous())
+            z = mean_over_windows(self.pool or self.module, x, values)
         return number, ids, z[(ids % ROWS).to(z.device)].float().cpu()
 
 

@@ -103,6 +103,7 @@ def open_session(
         runtime.threads,
         batch_size,
         pooling(encoder.module, pool),
+        windows=pool not in ("tokens", "items"),
     )
     return Session(encoder, extractor, runtime)
 

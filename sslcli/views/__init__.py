@@ -27,7 +27,7 @@ from sslcli.views.modality import View, modality
 from sslcli.views.op import make_ops
 from sslcli.views.preview.base import Preview
 
-__all__ = ["Views", "clean", "detailed", "previews", "sheet"]
+__all__ = ["Views", "clean", "detailed", "previews", "sheet", "whole"]
 
 native.use_check(matches_tensor_code)
 triton_views.use_check(kernels_match_tensor_code)
@@ -115,6 +115,15 @@ def clean(dataset: Dataset) -> Views:
     """The deterministic, normalized view of evaluation: the largest center crop of an image, resized to the data set's size; an
     unchanged series."""
     return Views({"clean": 1}, {}, dataset)
+
+
+def whole(dataset: Dataset) -> Views:
+    """As `clean`; of samples that are longer, all windows, (B, W, *shape): see `nn/windows.py`."""
+    views, windows = clean(dataset), modality(dataset.modality).windows(dataset)
+    if windows is not None:
+        views._views = [windows]
+        views.shapes = [(-1, *windows.shape)]
+    return views
 
 
 def detailed(source: Source, dataset: Dataset) -> Views:

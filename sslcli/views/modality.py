@@ -113,6 +113,11 @@ class Modality(ABC):
     def view(self, ops: list[Op], dataset: Dataset) -> View:
         """The view that applies `ops`, from `make_ops`, to samples of the data set."""
 
+    def windows(self, dataset: Dataset) -> View | None:
+        """The view (B, W, *shape) of consecutive windows of whole samples, over which evaluations average features; None where the
+        clean view is all of a sample, or the data set asks for no more."""
+        return None
+
     def decoded(self, samples: Sequence[Any]) -> Sequence[Any]:
         """Samples of a source that is read one by one, as `View.frame` takes them: converted once for all views."""
         return samples

@@ -79,6 +79,26 @@ class TextView:
         return self.resident(frame, draw)
 
 
+class DocumentWindows(TextView):
+    """Consecutive windows of documents, each [CLS] content [SEP]: (B, W, L), padding alone where a document has fewer. The first
+    one is the clean view."""
+
+    def __init__(self, dataset: Dataset, windows: int):
+        super().__init__([], dataset)
+        self.windows = windows
+
+    def resident(self, raw: RaggedBatch | Tensor, draw: Draw) -> Tensor:
+        if isinstance(raw, Tensor):
+            raw = batch_of(raw, self.values.pad)
+        room, lengths = self.shape[0] - 2, raw.lengths
+        found = []
+        for i in range(self.windows):
+            begin = torch.full_like(lengths, i * room)
+            window = add_special(raw.gather(begin, room, self.values.pad).long(), self.values)
+            found.append(window if i == 0 else window.masked_fill((lengths <= begin)[:, None], self.values.pad))
+        return torch.stack(found, dim=1)
+
+
 def batch_of(raw: Tensor, pad: int) -> RaggedBatch:
     """Padded documents (B, n) as a batch of their contents."""
     present = raw != pad
@@ -119,6 +139,11 @@ class TextModality(Modality):
 
     def view(self, ops: list[Op], dataset: Dataset) -> TextView:
         return TextView(ops, dataset)
+
+    def windows(self, dataset: Dataset) -> TextView | None:
+        own = dataset.preprocessor
+        count = own.windows if isinstance(own, TextPreprocessor) else 1
+        return DocumentWindows(dataset, count) if count > 1 else None
 
     def describe(self, shape: tuple[int, ...]) -> str:
         return f"text of at most {shape[0]:,} tokens"

@@ -31,6 +31,7 @@ def text_lines(
     max_length: int = 128,
     max_bytes: int = MAX_BYTES,
     html_breaks: str = "keep",
+    windows: int = 1,
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
@@ -46,14 +47,14 @@ def text_lines(
     one, such as a run; auto, wordpiece where the extra [text] is installed, else words.
     `vocabulary`: the number of tokens that are fitted. `lowercase`: null, true of words and wordpiece.
     `max_length`: tokens of a view, with [CLS], [SEP] and padding. `max_bytes`: of a document; longer ones are cut.
-    `html_breaks`: keep, or space, which reads `<br />` as a space.
+    `html_breaks`: keep, or space, which reads `<br />` as a space. `windows`: over which the features of a document are averaged.
     `holdout`: the held-out fraction; auto is a fifth where there are labels.
     `like`: a preprocessor to use instead of fitting a tokenizer; its `max_length` and `html_breaks` are then used, too.
 
     Raises RequestError for options, DataError for the contents of files.
     """
     options = Options(
-        tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on, html_breaks
+        tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on, html_breaks, windows
     )  # fmt: skip
     if document not in UNITS:
         raise RequestError(

@@ -35,6 +35,7 @@ def text_table(
     max_length: int = 128,
     max_bytes: int = MAX_BYTES,
     html_breaks: str = "keep",
+    windows: int = 1,
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
@@ -56,7 +57,7 @@ def text_table(
     Raises RequestError for options, DataError for the contents of files.
     """
     options = Options(
-        tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on, html_breaks
+        tokenizer, vocabulary, lowercase, max_length, holdout, split_seed, pretrain_on, html_breaks, windows
     )  # fmt: skip
     form = Format(delimiter, quoting, as_names("names", names) if names is not None else None)
     notes: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sslcli.data.text.choose import VOCABULARY, make_tokenizer
 from sslcli.data.text.corpus import PARTS, TEST, TRAIN, UNLABELLED, VAL, Corpus
 from sslcli.data.text.documents import Documents
 from sslcli.data.text.encoding import TokenCounts, encode_documents
-from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, TextPreprocessor, clean_texts
+from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, MAX_WINDOWS, TextPreprocessor, clean_texts
 from sslcli.errors import DataError, RequestError, listing
 
 MAX_NAMES = 1_000_000  # larger splits have no names, which would take more memory than their ids
@@ -39,6 +39,7 @@ class Options:
     split_seed: int = 0
     pretrain_on: str = "all"
     html_breaks: str = "keep"
+    windows: int = 1
 
     def __post_init__(self) -> None:
         check_pretrain_on(self.pretrain_on)
@@ -51,6 +52,10 @@ class Options:
             raise RequestError(
                 f"dataset.max_length: expected 3 to {MAX_LENGTH:,} tokens, got {self.max_length}",
                 "dataset.max_length=128",
+            )
+        if not 1 <= self.windows <= MAX_WINDOWS:
+            raise RequestError(
+                f"dataset.windows: expected 1 to {MAX_WINDOWS:,}, got {self.windows}", "dataset.windows=8"
             )
 
 
@@ -67,6 +72,7 @@ def build_dataset(
     if like is None:
         like = _fit(documents, parts, options, notes)
     else:
+        like = replace(like, windows=options.windows)
         notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")
     encoded, breaks = encode_documents(documents, like)
     if breaks:
@@ -75,7 +81,7 @@ def build_dataset(
     if empty := int((encoded.lengths == 0).sum()):
         notes.append(f"warning: {plural(empty, 'document')} without any token of the vocabulary")
     sources = _sources(encoded, corpus, parts)
-    notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length))
+    notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length, windows=like.windows))
     if labels is not None and corpus.classes:
         notes.append(f"{plural(len(corpus.classes), 'class', 'classes')}: {listing(map(escape, corpus.classes), 6)}")
         notes += class_warnings(corpus.classes, int((labels >= 0).sum()))
@@ -103,7 +109,7 @@ def _fit(documents: Documents, parts: np.ndarray, options: Options, notes: list[
         return (clean_texts(chunk, options.html_breaks) for _, chunk in documents.chunks(fitted))
 
     tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
-    return TextPreprocessor(tokenizer, options.max_length, options.html_breaks)
+    return TextPreprocessor(tokenizer, options.max_length, options.html_breaks, options.windows)
 
 
 def _fingerprint(corpus: Corpus) -> str:

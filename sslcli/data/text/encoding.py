@@ -50,9 +50,11 @@ class TokenCounts:
         room = preprocessor.max_length - 2
         return cls(total, int(lengths.median()), int((lengths > room).sum()) / max(len(lengths), 1), unknown)
 
-    def note(self, max_length: int, noun: str = "document") -> str:
+    def note(self, max_length: int, noun: str = "document", windows: int = 1) -> str:
         text = (
             f"{plural(self.tokens, 'token')} in train, median {self.median:,} a {noun}; {self.cut:.1%} of the {noun}s"
         )
         text += f" are longer than a view of {max_length} tokens (dataset.max_length)"
+        if self.cut and windows > 1:
+            text += f", and evaluations average the features of up to {windows} windows of them (dataset.windows)"
         return text if self.unknown is None else f"{text}; {self.unknown:.2%} of the tokens are [UNK]"

@@ -26,6 +26,7 @@ from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Tokens
 
 MAX_LENGTH = 1 << 16  # tokens of a view
+MAX_WINDOWS = 1024  # of a document
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 HTML_BREAKS = ("keep", "space")
 HTML_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -41,12 +42,14 @@ class TextPreprocessor(Preprocessor):
     """Documents as the ids of their content, (L,) int32 of any length, without [CLS], [SEP] and padding, which the views add.
 
     tokenizer: fitted to training documents, or read from a file; never fitted again. max_length: the tokens of a view, with [CLS],
-    [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space."""
+    [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space. windows: how many
+    of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer
     max_length: int = 128
     html_breaks: str = "keep"
+    windows: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -60,6 +63,7 @@ class TextPreprocessor(Preprocessor):
         return {
             "max_length": self.max_length,
             "html_breaks": self.html_breaks,
+            **({"windows": self.windows} if self.windows != 1 else {}),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -76,7 +80,10 @@ class TextPreprocessor(Preprocessor):
         breaks = content.get("html_breaks", "keep")
         if breaks not in HTML_BREAKS:
             raise ValueError(f"html_breaks: expected {' or '.join(HTML_BREAKS)}")
-        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks))
+        windows = content.get("windows", 1)
+        if not typecheck.matches_type(windows, int) or not 1 <= windows <= MAX_WINDOWS:
+            raise ValueError(f"windows: expected an integer from 1 to {MAX_WINDOWS}")
+        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows)
 
     def encode(self, samples: Any) -> list[Tensor]:
         """The ids of each document, (L,) int32. Not cut to `max_length`: a view takes a part of a document.
@@ -126,6 +133,7 @@ class TextPreprocessor(Preprocessor):
     def differences(self, other: Preprocessor) -> list[str]:
         if not isinstance(other, TextPreprocessor):
             return super().differences(other)
+        other = replace(other, windows=self.windows)  # no training depends on them
         changed = []
         if self.tokenizer.describe() != other.tokenizer.describe():
             changed.append(f"the tokenizer was {self.tokenizer.describe()}, is {other.tokenizer.describe()}")
@@ -146,4 +154,5 @@ class TextPreprocessor(Preprocessor):
             raise RequestError(
                 f"this encoder takes text of its own tokenizer ({self.tokenizer.describe()}); {dataset.name} was not read with it"
             )
-        return replace(dataset, shape=self.shape, values=self.values, preprocessor=self)
+        windowed = replace(self, windows=own.windows)
+        return replace(dataset, shape=self.shape, values=self.values, preprocessor=windowed)

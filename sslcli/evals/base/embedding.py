@@ -13,8 +13,10 @@ from sslcli.data.dataset import Dataset, Source
 from sslcli.data.loading import evaluation
 from sslcli.errors import DataError
 from sslcli.nn.dist import gather_rows, rank, world_size
+from sslcli.nn.values import Continuous
+from sslcli.nn.windows import mean_over_windows
 from sslcli.runtime.progress import track
-from sslcli.views import clean
+from sslcli.views import clean, whole
 from sslcli.views.modality import Samples, modality
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -26,15 +28,28 @@ def embed(
     autocast: Context = nullcontext,
     channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps batches of (ids (B,), inputs (B, *shape)) to (ids (B,), features (B, d) float32), in eval mode and without gradients."""
+    """Maps batches of (ids (B,), inputs (B, *shape), or their windows) to (ids (B,), features (B, d) float32), in eval mode and
+    without gradients."""
+    values = getattr(backbone, "values", Continuous())
     with evaluating(backbone):
         for ids, x in batches:
             if channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), autocast():
-                z = backbone(x)
+                z = mean_over_windows(backbone, x, values)
             assert z.shape[:-1] == (len(ids),), (tuple(z.shape), len(ids))
             yield ids, z.float()
+
+
+def embed_views(
+    backbone: nn.Module, batches: Iterator[tuple[Tensor, list[Tensor]]], autocast: Context, channels_last: bool
+) -> tuple[Tensor, Tensor]:
+    """Features (m, views, d) of batches of several views, on the CPU, and the ids (m,) of their samples."""
+    embedded = []
+    for part, inputs in batches:
+        z = embed(backbone, ((part, x) for x in inputs), autocast, channels_last)
+        embedded.append((part, torch.stack([vectors.cpu() for _, vectors in z], dim=1)))
+    return torch.cat([z for _, z in embedded]), torch.cat([part for part, _ in embedded])
 
 
 @contextmanager
@@ -61,7 +76,9 @@ def embed_train_samples(
     batch_size: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """Features (m, d) of the training samples `ids`, and the ids (m,) of those that could be read. Nothing is cached."""
-    batches = clean_batches(dataset.train, dataset, torch.device(device), workers, batch_size, local_ids(ids))
+    batches = clean_batches(
+        dataset.train, dataset, torch.device(device), workers, batch_size, local_ids(ids), windows=True
+    )
     return gather_features(embed(backbone, batches, autocast, channels_last), ids)
 
 
@@ -71,12 +88,18 @@ def local_ids(ids: Tensor) -> Tensor:
 
 
 def clean_batches(
-    source: Source, dataset: Dataset, device: torch.device, workers: int, batch_size: int, ids: Tensor | None = None
+    source: Source,
+    dataset: Dataset,
+    device: torch.device,
+    workers: int,
+    batch_size: int,
+    ids: Tensor | None = None,
+    windows: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids (B,), inputs (B, *shape)) without augmentation, normalized, in the order of the source or of `ids`."""
-    batches = evaluation.iterate_batches(
-        source, clean(dataset), batch_size=batch_size, device=device, workers=workers, ids=ids
-    )
+    """(ids (B,), inputs (B, *shape)) without augmentation, normalized, in the order of the source or of `ids`. With `windows`, of
+    samples that are longer, (B, W, *shape)."""
+    views = whole(dataset) if windows else clean(dataset)
+    batches = evaluation.iterate_batches(source, views, batch_size=batch_size, device=device, workers=workers, ids=ids)
     return track(batches, "samples", len(source if ids is None else ids), size=lambda batch: len(batch[0]))
 
 

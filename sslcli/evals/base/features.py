@@ -5,6 +5,7 @@ An evaluator is a function of a backbone and an `EvalData` that returns a `Resul
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from sslcli.evals.base.embedding import (
     clean_batches,
     concatenate,
     embed,
+    embed_views,
     gather_features,
     local_ids,
     sample_batches,
@@ -55,7 +57,7 @@ class EvalData:
     - `pretraining`: makes the whole method with its heads, in eval mode on `device`, and the views of its plan; None without one.
       `untrained_method`: the same method with random weights. `given_method`: that of `init` with its heads; returns None if none.
     - `trained_on`: the data set of the pretraining where it is another one than this, else empty.
-    - `notes`: facts about the data that each evaluator puts into its protocol.
+    - `notes`: facts about the data, for each protocol.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class EvalData:
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.training_autocast = training_autocast or autocast
+        self.windowed = modality(dataset.modality).windows(dataset) is not None
         self.batch_size, self.recipes, self.trained_on = batch_size, recipes, trained_on
         self.pretraining, self.untrained_method, self.given_method = pretraining, untrained_method, given_method
         self._features: dict[str, tuple[Tensor, Tensor]] = {}
@@ -145,16 +148,16 @@ class EvalData:
                     f"the features of {bad} of {len(x)} {split} samples are not finite",
                     "the weights may contain NaN or Inf: train with a lower optimizer.lr",
                 )
-            self._note_missing(split, len(x), len(source))
+            if missing := len(source) - len(x):
+                self.notes.append(f"{missing} of {len(source)} {split} samples could not be read and were left out")
             self._ids[split] = ids
             self._features[key] = x, _labels(source, ids)
         return self._features[key]
 
     def compute_features(self, backbone: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
         """Features (n, d) and ids (n,) of a split, without the cache. Each process computes its share and gets all."""
-        source = self.source(split)
-        ids = torch.arange(len(source))
-        batches = clean_batches(source, self.dataset, self.device, self.workers, self.batch_size, local_ids(ids))
+        ids = torch.arange(len(self.source(split)))
+        batches = self.batches(split, local_ids(ids), windows=True)
         return gather_features(embed(backbone, batches, self.autocast, self.channels_last), ids)
 
     def serve_features(self, backbone: nn.Module) -> None:
@@ -189,9 +192,18 @@ class EvalData:
             self._raw_features.fit(x for _, x in batches)
         return self._raw_features
 
-    def batches(self, split: Split, ids: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids (B,), inputs (B, *shape) normalized, on `device`) of a split, or of its samples `ids` in their order."""
-        return clean_batches(self.source(split), self.dataset, self.device, self.workers, self.batch_size, ids)
+    def batches(
+        self, split: Split, ids: Tensor | None = None, windows: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids (B,), inputs (B, *shape) normalized, on `device`) of a split, or of its samples `ids` in their order. With
+        `windows`, all windows of samples that are longer, (B, W, *shape), as `embed` takes them."""
+        source, windows = self.source(split), windows and self.windowed
+        return clean_batches(source, self.dataset, self.device, self.workers, self.batch_size, ids, windows)
+
+    def without_windows(self) -> EvalData:
+        """The same data, with features of clean views alone, for evaluators that change or explain these."""
+        (data := copy.copy(self)).windowed, data._features = False, {}
+        return data
 
     def inputs(self, split: Split, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Normalized inputs (m, *shape) of a few samples, on the CPU, and the ids (m,) of those that could be read."""
@@ -205,25 +217,17 @@ class EvalData:
     ) -> tuple[Tensor, Tensor]:
         """Features (m, views, d) of `views` augmented views of the samples `ids`, and their ids (m,). A function of `seed`."""
         if not self.recipes:
-            raise RequestError(
-                "there is no augmentation to make views with", "evaluate a run that was trained on views"
-            )
-        maker = Views({kind: views}, self.recipes, self.dataset)
-        source = self.source(split)
+            raise RequestError("there is no augmentation to make views with", "evaluate a run trained on views")
         batches = evaluation.iterate_views(
-            source,
-            maker,
+            self.source(split),
+            Views({kind: views}, self.recipes, self.dataset),
             batch_size=max(1, self.batch_size // views),
             device=self.device,
             workers=self.workers,
             ids=ids,
             seed=derive(self.seed, "views"),
         )
-        embedded = []
-        for part, inputs in batches:
-            z = embed(backbone, ((part, x) for x in inputs), self.autocast, self.channels_last)
-            embedded.append((part, torch.stack([vectors.cpu() for _, vectors in z], dim=1)))
-        return torch.cat([z for _, z in embedded]), torch.cat([part for part, _ in embedded])
+        return embed_views(backbone, batches, self.autocast, self.channels_last)
 
     def labels(self, split: Split) -> Tensor:
         """Labels (n,) int64 of all samples of a split, -1 for none."""
@@ -261,10 +265,6 @@ class EvalData:
             return not any(p is not None and bool(p.targets["value"].isfinite().any()) for p in parts)
         return not any(p is not None and p.labels is not None and bool((p.labels >= 0).any()) for p in parts)
 
-    def _note_missing(self, split: str, n: int, of: int) -> None:
-        if n < of:
-            self.notes.append(f"{of - n} of {of} {split} samples could not be read and were left out")
-
     def feature_sets(self, backbone: nn.Module, baselines: Baselines) -> dict[str, Callable[[Split], Labelled]]:
         """By name, features and labels of a split: "" are those of the backbone, the others of baselines."""
         kinds: dict[str, Callable[[Split], Labelled]] = {"": lambda split: self.features(backbone, split)}
@@ -287,7 +287,12 @@ class EvalData:
 
     def _cache_key(self, backbone: nn.Module, split: Split) -> str:
         kind = self.device.type
-        execution = (autocast_dtype(self.autocast, kind), self.channels_last, kind)
+        execution = (
+            autocast_dtype(self.autocast, kind),
+            self.channels_last,
+            kind,
+            *(["windows"] if self.windowed else []),
+        )
         return cache_key(self.key, backbone, self.dataset, split, len(self.source(split)), execution)
 
 

@@ -68,7 +68,7 @@ def finetuned_value(trained: Trained, data: EvalData, outputs: ValueOutputs) -> 
 
 
 def _finetuned(trained: Trained, data: EvalData, protocol: Record) -> Classifier:
-    rows = data.batches("train", reference_rows(len(data.source("train")), data.seed))
+    rows = data.batches("train", reference_rows(len(data.source("train")), data.seed), windows=True)
     features = [z.cpu() for _, z in embed(trained.backbone, rows, data.autocast, data.channels_last)]
     return Classifier(
         "finetune",

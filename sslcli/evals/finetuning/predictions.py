@@ -166,7 +166,7 @@ def measure(
             on_step=functools.partial(notify.show_progress, word),
             calibrate=keep and calibrate and index == 0,
         )
-        seen, logits = trained.logits(data, data.batches("test", labeled))
+        seen, logits = trained.logits(data, data.batches("test", labeled, windows=True))
         predicted, confidence = top_classes(logits, trained.classes)
         if keep and index == 0:
             scores.first = FirstDraw(trained, len(ids), (logits, predicted[:, 0] == y_true[seen]))

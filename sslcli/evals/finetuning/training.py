@@ -99,7 +99,7 @@ def train(
         return replace(part_of, classes=classes)
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
-        read_ids, logits = trained.logits(data, data.batches("train", ids[part]))
+        read_ids, logits = trained.logits(data, data.batches("train", ids[part], windows=True))
         held[trained.rate.value] = logits, y[part][torch.searchsorted(ids[part], read_ids)]
         return held[trained.rate.value]
 
@@ -145,7 +145,7 @@ def train_values(
         return training.fit(ids[part], Values(y[part]), rate, lambda step, _: on_step(finished + step, all_steps))
 
     def score(trained: Trained, part: Tensor) -> tuple[Tensor, Tensor]:
-        read_ids, outputs = trained.logits(data, data.batches("train", ids[part]))
+        read_ids, outputs = trained.logits(data, data.batches("train", ids[part], windows=True))
         return outputs[:, 0], y[part][torch.searchsorted(ids[part], read_ids)]
 
     groups = data.source("train").groups

@@ -140,7 +140,7 @@ def measure_values(
             head=ridge_head(subject, data) if start != "scratch" and head == "probe" else None,
             on_step=functools.partial(notify.show_progress, word),
         )
-        seen, outputs = trained.logits(data, data.batches("test", tested))
+        seen, outputs = trained.logits(data, data.batches("test", tested, windows=True))
         if models is None:  # unreadable samples are left out of every draw
             models = TrainedValues(ValueOutputs(seen, truth[seen].double(), torch.empty(0), len(ids)), trained)
         predicted.append(outputs[:, 0].double())
