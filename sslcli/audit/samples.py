@@ -13,8 +13,9 @@ from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.errors import DataError
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
+from sslcli.nn.windows import mean_over_windows
 from sslcli.runtime.progress import track
-from sslcli.views import clean
+from sslcli.views import clean, whole
 from sslcli.views.copies import NearCopies
 from sslcli.views.modality import modality
 
@@ -42,11 +43,13 @@ def measure(pool: Pool, data: EvalData, backbone: nn.Module | None, rule: NearCo
     kind = modality(pool.dataset.modality)
     reasons: list[tuple[str, str]] = []
     rows: list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]] = []
-    batches = clean_views(pool, data, None, reasons)
-    for ids, x in track(batches, "samples", len(pool), size=lambda batch: len(batch[0])):
+    windows = backbone is not None and data.windowed
+    batches = clean_views(pool, data, None, reasons, windows)
+    for ids, inputs in track(batches, "samples", len(pool), size=lambda batch: len(batch[0])):
+        x = inputs[:, 0] if windows else inputs
         defects = {name: scores.float().cpu() for name, scores in kind.defects(x, pool.dataset).items()}
         descriptors = torch.empty(len(x), 0) if rule is None else rule.describe(x).float().cpu()
-        rows.append((ids, features_of(x, data, backbone), descriptors, defects))
+        rows.append((ids, features_of(inputs, data, backbone), descriptors, defects))
     if not rows:
         raise DataError(f"no sample of {pool.dataset.name} can be read", "sslcli data inspect")
     ids = torch.cat([row[0] for row in rows])
@@ -62,12 +65,17 @@ def measure(pool: Pool, data: EvalData, backbone: nn.Module | None, rule: NearCo
 
 
 def clean_views(
-    pool: Pool, data: EvalData, ids: Tensor | None, reasons: list[tuple[str, str]] | None = None
+    pool: Pool,
+    data: EvalData,
+    ids: Tensor | None,
+    reasons: list[tuple[str, str]] | None = None,
+    windows: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids (B,) and clean views (B, *shape) of all samples, or of `ids`; unreadable ones are left out and listed in `reasons`."""
+    """Ids (B,) and clean views (B, *shape) of all samples, or of `ids`; unreadable ones are left out and listed in `reasons`. With
+    `windows`, those of whole samples (B, W, *shape), of which the first is the clean view."""
     return iterate_batches(
         pool.source,
-        clean(pool.dataset),
+        whole(pool.dataset) if windows else clean(pool.dataset),
         batch_size=data.batch_size,
         device=data.device,
         workers=data.workers,
@@ -78,10 +86,10 @@ def clean_views(
 
 @torch.no_grad()
 def features_of(x: Tensor, data: EvalData, backbone: nn.Module | None) -> Tensor:
-    """Features (B, d) float32 on the CPU of clean views (B, *shape)."""
+    """Features (B, d) float32 on the CPU of clean views (B, *shape), or of windows (B, W, *shape)."""
     if backbone is None:
         return data.raw_features.transform(x).float().cpu()
     if data.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     with evaluating(backbone), data.autocast():
-        return backbone(x).float().cpu()
+        return mean_over_windows(backbone, x, data.dataset.values).float().cpu()

@@ -99,8 +99,8 @@ def kind_of(cfg: dict[str, Any]) -> str:
 def auto_precision(kind: str, training: bool = False) -> str:
     """The precision of a device type where none is given.
 
-    On a processor, bf16 with AMX trains 1.2 to 3 times as fast as fp32 (docs/results/precision.md), and without support in hardware
-    at half the speed; features are computed in fp32, so that they do not depend on the processor."""
+    On a processor, bf16 with AMX trains 1.1 to 3.5 times as fast as fp32 (docs/results/precision.md), and without support in
+    hardware at half the speed; features are computed in fp32, so that they do not depend on the processor."""
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if kind == "cpu" and training and has_amx_bf16() else "fp32"

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import sslcli
+from sslcli.audit.pool import pool_of
+from sslcli.audit.samples import measure
 from sslcli.builders import load_dataset
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError
@@ -145,3 +147,13 @@ def test_values_that_are_none(read_lines, run):
         files["preprocessor.json"] = json.dumps({**content, "windows": wrong}).encode()
         with pytest.raises(ValueError, match="windows"):
             TextPreprocessor.from_json({**content, "windows": wrong}, files)
+
+
+def test_audit_compares_features_of_whole_documents(run):
+    dataset = load_dataset(run.config)
+    backbone, data = sslcli.load(run).module, EvalData(dataset)
+    pool = pool_of(dataset)
+    found = measure(pool, data, backbone, None)
+    n = len(dataset.train)
+    expected, _ = data.features(backbone, "train")
+    assert torch.allclose(found.features[:n], expected, atol=1e-5)
