@@ -92,7 +92,7 @@ def compiler(monkeypatch, graphs):
 @pytest.mark.parametrize(("least", "chosen"), [(0.0, True), (1e9, False)])
 def test_auto_compiles_where_it_pays(cli, graphs, compiler, monkeypatch, least, chosen):
     """The measured steps are undone, the decision is recorded, and a resumed run keeps it."""
-    words = ["method=simsiam", *SMOKE[:-1], "train.steps=2", "train.batch_size=700", "train.eval_every=0"]
+    words = ["method=simsiam", *SMOKE[:-1], "train.steps=2", "train.batch_size=64", "train.eval_every=0"]
     monkeypatch.setattr(compile_choice, "LEAST_SECONDS", least)
     monkeypatch.setattr(compile_choice, "MAX_SECONDS", 0.1)
     plain = Path(cli("pretrain", *words).last)
@@ -114,7 +114,7 @@ def test_auto_compiles_where_it_pays(cli, graphs, compiler, monkeypatch, least, 
 
 def test_auto_with_a_budget_measures_no_steps(cli, graphs, compiler, monkeypatch):
     monkeypatch.setattr(compile_choice, "measure", None)
-    words = [*SMOKE[:-1], "train.steps=null", "train.budget=2s", "train.batch_size=700", "train.eval_every=0"]
+    words = [*SMOKE[:-1], "train.steps=null", "train.budget=2s", "train.batch_size=64", "train.eval_every=0"]
     result = cli("pretrain", "method=simsiam", *words, "device.compile=auto")
     assert result.code == 0, result.err
     assert "device.compile=false" in result.err
