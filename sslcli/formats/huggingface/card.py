@@ -76,11 +76,17 @@ def description(model: TrainedModel, heads: Heads) -> list[list[str]]:
         ["heads", plain(heads.describe())],
         ["features", "the mean over tokens" if backbone.pool == "mean" else "the first token"],
         ["tokenizer", plain(model.preprocessor.tokenizer.describe())],  # type: ignore[attr-defined]
-        ["longest input", f"{model.preprocessor.shape[0]} tokens"],
+        ["longest input", f"{model.preprocessor.shape[0]} tokens{windows(model)}"],
         ["data", plain(f"{info['dataset']}{f' ({counts})' if counts else ''}")],
         ["training", plain(training)],
         *([["initial weights", plain(str(cfg["init"]))]] if cfg.get("init") else []),
     ]
+
+
+def windows(model: TrainedModel) -> str:
+    """How sslcli reads longer texts, where that is not by their start alone."""
+    count = getattr(model.preprocessor, "windows", 1)
+    return f"; evaluations of sslcli average the features of up to {count} such windows of a longer text" if count > 1 else ""
 
 
 def evaluation(model: TrainedModel) -> list[str]:
