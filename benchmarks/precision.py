@@ -25,7 +25,13 @@ OUT = ROOT / "docs" / "results" / "precision.json"
 PRECISIONS = ("fp32", "bf16")
 CPU = ["device=cpu", "device.threads=1"]
 SPEED = [
-    ["method=simclr", "experiment=cifar10_cpu"],
+    [
+        "method=simclr",
+        "experiment=cifar10_cpu",
+        "train.batch_size=128",
+        "method.norm=false",
+        "augmentation.global.random_resized_crop.size=1.0",
+    ],
     ["method=simclr", "dataset=cifar10", "backbone=resnet18", "train.batch_size=64"],
     ["method=simclr", "dataset=cifar10", "backbone=vit_tiny", "train.batch_size=64"],
     ["method=mae", "dataset=cifar10"],

@@ -29,7 +29,14 @@ RECIPES = {
         "backbone.blocks=1",
         "train.epochs=4",
     ],
-    "cifar10": ["experiment=cifar10_cpu", "train.budget=null", "train.epochs=8"],
+    "cifar10": [
+        "experiment=cifar10_cpu",
+        "train.budget=null",
+        "train.epochs=8",
+        "train.batch_size=128",
+        "method.norm=false",
+        "augmentation.global.random_resized_crop.size=1.0",
+    ],
 }
 TRAININGS = {  # of the label curve's supervised baseline: of a large set, five epochs or what five epochs of all of it are
     "digits": ["evaluator.supervised_seeds=5"],
