@@ -87,7 +87,8 @@ STUDY = Study(
     notes=[
         "Each method is pretrained once, for about half an hour; seeds are draws of labels. Models read the first 256 tokens of a",
         "review; with `8 windows` (`dataset.windows=8`, the default of text) the features are means over windows of 256 tokens of",
-        "the whole review, which TF-IDF reads too.",
+        "the whole review, which TF-IDF reads too. The rows of `simclr` and `tsdae`, and those of 8 windows, were measured on",
+        "2026-11-30 on one core of an Intel Xeon with AMX.",
     ],
     dataset=dataset,
     backbones=BACKBONES,
