@@ -1,7 +1,7 @@
 """The contract of methods: every YAML in configs/method on every modality in configs/modality that provides what it requires.
 
 A cell is a method on a modality. The samples are random ones of the modality's `example`; backbones are the modality's own, small.
-A new method or modality is tested without a line here. What is tested: losses are finite and fall in twenty steps, gradients reach
+A new method or modality is tested without a line here. What is tested: losses are finite and fall in ten steps, gradients reach
 what is trained, results are a function of the seed, missing values are ignored, reconstructions have the shape of the view.
 """
 
@@ -31,14 +31,14 @@ HOUSE_KEYS = {"_target_", "plan", "family", "source", "summary", "requires", "ne
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 SMALL = {"width": 16, "depth": 2, "heads": 2, "blocks": 1}  # of backbones
 SMALL_KEYS = {"width": 8, "prototypes": 64}  # of methods: a decoder, and the last layer of a head
-LONGER: dict[Any, tuple[int, float]] = {  # steps, learning rate: the loss rises at first
+LONGER: dict[Any, tuple[int, float]] = {  # steps, learning rate, where ten of 6e-3 do not lower the loss
     "clustering_head": (100, 1e-2),  # while assignments leave their start
     "moco_v2": (60, 1e-2),  # while the queue fills
     "ressl": (60, 3e-2),
-    ("ressl", "interactions"): (
-        60,
-        3e-3,
-    ),  # the larger rate is too large for a post-norm transformer with causal attention
+    # larger rates are too large for a post-norm transformer with causal attention
+    ("ressl", "interactions"): (60, 3e-3),
+    ("instance_discrimination", "interactions"): (20, 3e-3),
+    ("w_mse", "interactions"): (20, 3e-3),
 }
 B = 6
 FACTS = DataInfo(samples=200, classes=3, steps_per_epoch=5)
@@ -273,9 +273,9 @@ def test_gradients_reach_trainable_parameters_only(name, modality):
 
 
 @every_cell
-def test_twenty_steps_lower_the_loss(name, modality):
+def test_ten_steps_lower_the_loss(name, modality):
     data, method = batch(name, modality), build(name, modality)
-    steps, lr = LONGER.get((name, modality), LONGER.get(name, (20, 3e-3)))
+    steps, lr = LONGER.get((name, modality), LONGER.get(name, (10, 6e-3)))
     losses = train(method, data, steps, lr)
     assert torch.tensor(losses).isfinite().all()
     assert len(set(losses)) > 1
