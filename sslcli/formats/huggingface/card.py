@@ -86,7 +86,11 @@ def description(model: TrainedModel, heads: Heads) -> list[list[str]]:
 def windows(model: TrainedModel) -> str:
     """How sslcli reads longer texts, where that is not by their start alone."""
     count = getattr(model.preprocessor, "windows", 1)
-    return f"; evaluations of sslcli average the features of up to {count} such windows of a longer text" if count > 1 else ""
+    return (
+        f"; evaluations of sslcli average the features of up to {count} such windows of a longer text"
+        if count > 1
+        else ""
+    )
 
 
 def evaluation(model: TrainedModel) -> list[str]:
