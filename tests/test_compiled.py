@@ -15,6 +15,7 @@ from sslcli.cli.commands.bench import table
 from sslcli.runtime import device
 from sslcli.training.loop import compile_choice
 from sslcli.training.loop.strategy import regions
+from sslcli.training.run_training import NullRun
 from tests.conftest import SMOKE
 from tests.methods.test_method_contract import build
 
@@ -136,3 +137,9 @@ def test_bench_compares_with_the_model_as_written(cli, graphs, compiler):
     assert compiled["gain"] == pytest.approx(found["model"]["samples_per_s"] / compiled["as_written"])
     assert compiled["seconds"] > 0
     assert "compiled     " in "\n".join(table(found))
+
+
+def test_other_processes_write_no_config(tmp_path):
+    """Each process decides; rank 0 alone records it."""
+    NullRun(tmp_path).write_config({"device": {"compile": True}})
+    assert not list(tmp_path.iterdir())

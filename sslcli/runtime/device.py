@@ -110,7 +110,7 @@ def has_amx_bf16() -> bool:
     """Whether oneDNN multiplies bf16 matrices by AMX here. Its variable ONEDNN_MAX_CPU_ISA=AVX512_CORE switches that off."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     allowed = limit in ("ALL", "DEFAULT") or "AMX" in limit
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch has it from 2.11 on
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
     return allowed and bool(capabilities.get("amx_bf16"))
 
 

@@ -85,6 +85,7 @@ def examine() -> Record:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
+        "precision": _precision(),
         "views": _views(),
         "cores": resources.usable_cores(),
         "threads": _threads(),
@@ -133,8 +134,6 @@ def _device() -> tuple[str, list[Record]]:
     """The device that torch uses; `none` where torch cannot be imported, which `_package_problems` reports."""
     try:
         import torch
-
-        from sslcli.runtime.device import auto_precision
     except Exception:
         return "none", []
     with contextlib.suppress(Exception):
@@ -146,8 +145,17 @@ def _device() -> tuple[str, list[Record]]:
         if shutil.which("nvidia-smi"):
             what = "an NVIDIA driver is installed, but torch finds no GPU"
             return "cpu", [_problem(what, "install a torch build for your CUDA version")]
-        return f"cpu, trains in {auto_precision('cpu', training=True)}", []
     return "cpu", []
+
+
+def _precision() -> str:
+    """What device.precision=auto is in training; `none` where torch cannot be imported."""
+    try:
+        from sslcli.runtime import device
+
+        return device.auto_precision(device.kind_of({"type": "auto"}), training=True)
+    except Exception:
+        return "none"
 
 
 def _storage(runs: Path) -> tuple[float, list[Record]]:

@@ -137,7 +137,7 @@ class EvalData:
             cached = self.cache.load(key) if self.cache else None
             if cached is None:
                 if world_size() > 1:
-                    broadcast_from_rank0((self.backbones.name_of(backbone), split))
+                    broadcast_from_rank0((self.backbones.name_of(backbone), split, self.windowed))
                 cached = self.compute_features(backbone, split)
                 if self.cache:
                     self.cache.save(key, *cached)
@@ -163,10 +163,10 @@ class EvalData:
     def serve_features(self, backbone: nn.Module) -> None:
         """Run on ranks above 0: computes this rank's share of every split that rank 0 needs, until `stop_serving`."""
         while (request := broadcast_from_rank0(None)) is not None:
-            role, split = request
+            role, split, windowed = request
             model = self.backbones.get(role) if role else backbone
             assert model is not None
-            self.compute_features(model, split)
+            (self if windowed else self.without_windows()).compute_features(model, split)
 
     def stop_serving(self) -> None:
         """Run on rank 0: ends `serve_features` on the other ranks."""

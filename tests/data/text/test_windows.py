@@ -14,6 +14,7 @@ from sslcli.audit.samples import measure
 from sslcli.builders import load_dataset
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError
+from sslcli.evals.base import features as features_module
 from sslcli.evals.base.features import EvalData
 from sslcli.nn.windows import mean_over_windows
 from sslcli.rng import Draw
@@ -157,3 +158,26 @@ def test_audit_compares_features_of_whole_documents(run):
     n = len(dataset.train)
     expected, _ = data.features(backbone, "train")
     assert torch.allclose(found.features[:n], expected, atol=1e-5)
+
+
+def test_other_processes_compute_the_features_that_are_asked_for(run, monkeypatch):
+    """Also where an evaluator asks for the start of each document alone."""
+    backbone, dataset = sslcli.load(run).module, load_dataset(run.config)
+    asked, computed = [], []
+    monkeypatch.setattr(features_module, "world_size", lambda: 2)
+    monkeypatch.setattr(features_module, "broadcast_from_rank0", asked.append)
+    whole_documents = EvalData(dataset)
+    found = [data.features(backbone, "test")[0] for data in (whole_documents, whole_documents.without_windows())]
+    requests = iter([*asked, None])
+    monkeypatch.setattr(features_module, "broadcast_from_rank0", lambda _: next(requests))
+    compute = EvalData.compute_features
+
+    def spy(self, backbone, split):
+        computed.append(compute(self, backbone, split)[0])
+        return computed[-1], torch.empty(0)
+
+    monkeypatch.setattr(EvalData, "compute_features", spy)
+    EvalData(dataset).serve_features(backbone)
+    assert len(computed) == 2
+    assert not torch.equal(*found)
+    assert all(torch.equal(a, b) for a, b in zip(found, computed, strict=True))
