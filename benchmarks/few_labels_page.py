@@ -68,6 +68,12 @@ def heading(metric: str) -> str:
     return {"auroc": "AUROC"}.get(metric, metric)
 
 
+def words(kind: str) -> str:
+    """`probe@8` in words."""
+    name, _, windows = kind.partition("@")
+    return f"{name}, {windows} windows" if windows else name
+
+
 def summary(results: Mapping[str, Mapping[str, float]], study: Study) -> list[str]:
     """For each number of labels: the best self-supervised model, training from scratch and the baselines, by their means."""
     lines, methods, name = [], study.methods, heading(study.metric)
@@ -88,9 +94,10 @@ def summary(results: Mapping[str, Mapping[str, float]], study: Study) -> list[st
             for b, title in study.baselines.items()
             if ("", b, "baseline") in means
         )
+        model = f"`{best[1]}`, `{best[0]}`, {words(best[2])}"
         lines.append(
-            f"- {n} labels: the best self-supervised model (`{best[1]}`, `{best[0]}`, {best[2]}) has {name} {means[best]:.3f} "
-            f"and is {better} the best one from scratch (`{scratch[0]}`, {means[scratch]:.3f}); {', '.join(others)}."
+            f"- {n} labels: the best self-supervised model ({model}) has {name} {means[best]:.3f} and is {better} the best one "
+            f"from scratch (`{scratch[0]}`, {means[scratch]:.3f}); {', '.join(others)}."
         )
     return lines
 
@@ -113,7 +120,7 @@ def paired(
                 )
                 both = [mine[s] - scratch[s] for s in mine if s in scratch]
                 cells.append(f"{mean(both):+.3f} ({sum(b > 0 for b in both)} of {len(both)} above)" if both else "–")
-            lines.append(f"| `{method}`, {kind} | " + " | ".join(cells) + " |")
+            lines.append(f"| `{method}`, {words(kind)} | " + " | ".join(cells) + " |")
     if not lines:
         return []
     head = [

@@ -27,7 +27,7 @@ def about(argv: list[str], script: str = "throughput.py") -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "command": " ".join(["python", f"benchmarks/{script}", *argv]),
-        "machine": f"{cores} cores ({names[0] if names else 'processor unknown'})",
+        "machine": f"{cores} core{'' if cores == 1 else 's'} ({names[0] if names else 'processor unknown'})",
         "gpu": subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
         ).stdout.strip()

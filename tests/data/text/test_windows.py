@@ -67,7 +67,8 @@ def test_mean_is_weighted_by_tokens(read_lines):
         return torch.stack([x.sum(dim=1), (x != values.pad).sum(dim=1)], dim=1).double()
 
     found = mean_over_windows(network, windows, values)
-    assert seen == [int((windows != values.pad).any(dim=2).sum())]  # empty windows are not computed
+    assert seen == [6, 4]  # six at a time, and none of the empty ones
+    assert sum(seen) == int((windows != values.pad).any(dim=2).sum())
     for row, z in zip(windows, found, strict=True):
         parts = [(part, int((part != values.pad).sum())) for part in row]
         total = sum(count for _, count in parts)
@@ -181,3 +182,22 @@ def test_other_processes_compute_the_features_that_are_asked_for(run, monkeypatc
     assert len(computed) == 2
     assert not torch.equal(*found)
     assert all(torch.equal(a, b) for a, b in zip(found, computed, strict=True))
+
+
+def test_a_run_of_an_earlier_version_reads_the_start_alone(tmp_path, monkeypatch):
+    """Its configuration and its preprocessor have no such key."""
+    monkeypatch.setenv("SSLCLI_RUNS", str(tmp_path))
+    rows = ["text,label", *(f"{' '.join(WORDS[:i])} {mood},{mood}" for i in range(20) for mood in ("good", "bad"))]
+    data = [
+        f"dataset.path={write(tmp_path / 'rows.csv', rows)}",
+        f"dataset.max_length={LENGTH}",
+        "dataset.tokenizer=words",
+    ]
+    earlier = sslcli.pretrain("dataset=text_table", *data, "dataset.windows=1", *BACKBONE, method="mlm", **TINY)
+    file = Path(earlier.path) / "config.yaml"
+    kept = [line for line in file.read_text().splitlines() if line.strip() != "windows: 1"]
+    file.write_text("\n".join(kept) + "\n")
+    dataset = load_dataset(Run(earlier.path).config)
+    assert dataset.preprocessor.windows == 1
+    assert not EvalData(dataset).windowed
+    assert 0 <= sslcli.evaluate(earlier.path, "knn")["top1"] <= 1
