@@ -20,7 +20,7 @@ def attention(
         causal: whether query i attends to keys 0 to i only. Not with `mask`.
 
     The same as PyTorch's `scaled_dot_product_attention` (SDPA), which computes it, except for training in bfloat16 on a processor:
-    the backward pass of SDPA is 2 to 6 times as slow there as matrix products, which are used instead. They round the scores to
+    the backward pass of SDPA is up to 6 times as slow there as matrix products, which are used instead. They round the scores to
     bfloat16, and a query without any key gets the mean of the values, not zero."""
     slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled() and q.requires_grad
     if not slow or k.shape[2] > MAX_PRODUCTS:
