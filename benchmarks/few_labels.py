@@ -69,16 +69,20 @@ class Models:
         words = [*self.words, f"seed={seed}", *self.backbone_words]
         self.cfg = configuration.resolve(compose.compose("pretrain", words))
         self.dataset = load_dataset(self.cfg)
-        self.views = {1: EvalData(self.dataset, seed=seed, recipes=self.cfg["augmentation"])}
-        self.data = self.views[1]
+        self.views: dict[int, EvalData] = {}
+        self.read(1)
 
     def read(self, windows: int) -> None:
         """Average features over so many windows of a document from now on."""
         from sslcli.evals.base.features import EvalData
 
         if windows not in self.views:
-            windowed = replace(self.dataset, preprocessor=replace(self.dataset.preprocessor, windows=windows))
-            self.views[windows] = EvalData(windowed, seed=self.seed, recipes=self.cfg["augmentation"])
+            read = self.dataset
+            if windows > 1:
+                read = replace(read, preprocessor=replace(read.preprocessor, windows=windows))
+            self.views[windows] = EvalData(
+                read, cache=self.runs / "features", seed=self.seed, recipes=self.cfg["augmentation"]
+            )
         self.data = self.views[windows]
 
     def ids(self, labels: str) -> Any:

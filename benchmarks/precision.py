@@ -1,10 +1,10 @@
-"""Training in bf16 and in fp32 on a processor with AMX: samples/s of the model, and accuracy.
+"""Training in bf16 and in fp32 on a processor with AMX or AVX512-BF16: samples/s of the model, and accuracy.
 
     python benchmarks/precision.py [--rounds 3] [--seeds 3] [--parts speed accuracy] [--data cifar10 digits]
 
 SSLCLI_DATA holds CIFAR-10. Speed: both precisions take turns, each figure is the median of the rounds of `sslcli bench`.
 Accuracy: the same pretraining in both precisions, k-NN and a linear probe on the test images. Writes docs/results/precision.md
-and precision.json, after each measurement; what is there is not measured again.
+and precision.json, after each measurement; what is there of this processor is not measured again.
 """
 
 from __future__ import annotations
@@ -79,46 +79,57 @@ def save(known: dict[str, Any]) -> None:
 
 
 def page(known: dict[str, Any]) -> str:
+    measured = [found["about"] for found in known.values()]
+    made = "; ".join(f"{about['machine']}, torch {about['versions']['torch']}, {about['date']}" for about in measured)
     lines = [
         "# bf16 on a processor",
         "",
-        f"Made by `{known['about']['command']}` on {known['about']['machine']}, one thread; torch "
-        f"{known['about']['versions']['torch']}, {known['about']['date']}. `device.precision=auto` trains in bf16 (autocast) on a",
-        "processor with AMX, as this one, and computes features in fp32. Other programs used the machine too: ratios are of turns.",
+        f"Made by `{measured[0]['command']}`, one thread: {made}.",
+        "The first has AMX, the second AVX512-BF16 without AMX; on both `device.precision=auto` trains in bf16 (autocast) and computes",
+        "features in fp32. Other programs used the machines too: ratios are of turns.",
         "",
         "## Speed",
         "",
         "Samples/s of the model alone (`sslcli bench`, without views). Both precisions took turns; the medians of the rounds.",
         "",
-        "| `sslcli bench` | fp32 | bf16 | ratio |",
-        "|---|--:|--:|--:|",
+        "| `sslcli bench` | " + " | ".join(f"{name}: fp32 | bf16 | ratio" for name in known) + " |",
+        "|---|" + "--:|--:|--:|" * len(known),
     ]
-    for typed, rates in known["speed"].items():
-        fp32, bf16 = (rates[precision] for precision in PRECISIONS)
-        lines.append(f"| `{typed}` | {fp32:,.0f} | {bf16:,.0f} | {bf16 / fp32:.2f} |")
-    if known["accuracy"]:
-        lines += [
-            "",
-            "## Accuracy",
-            "",
-            "CIFAR-10 after one epoch and digits after 30, last epoch, with the sizes of [methods](methods.md): k-NN with all",
-            "labels, and a linear probe with ten labels per class (mean of 5 draws), on the test images. Mean ± standard deviation",
-            "over the training seeds.",
-            "",
-            "| data | method | precision | kNN | probe | seeds |",
-            "|---|---|---|--:|--:|--:|",
-        ]
-    for data, name in ((of, name) for of, methods in ACCURACY.items() for name in methods):
+    for words in SPEED:
+        row = f"| `{' '.join(words)}` |"
+        for found in known.values():
+            rates = found["speed"].get(" ".join(words))
+            row += f" {rates['fp32']:,.0f} | {rates['bf16']:,.0f} | {rates['bf16'] / rates['fp32']:.2f} |" if rates else " | | |"
+        lines.append(row)
+    lines += [
+        "",
+        "## Accuracy",
+        "",
+        "CIFAR-10 after one epoch and digits after 30, last epoch, with the sizes of [methods](methods.md): k-NN with all",
+        "labels, and a linear probe with ten labels per class (mean of 5 draws), on the test images. Mean ± standard deviation",
+        "over the training seeds.",
+        "",
+        "| processor | data | method | precision | kNN | probe | seeds |",
+        "|---|---|---|---|--:|--:|--:|",
+    ]
+    every = [(machine, data, name) for machine in known for data, methods in ACCURACY.items() for name in methods]
+    for machine, data, name in every:
         for precision in PRECISIONS:
-            rows = [row for key, row in known["accuracy"].items() if key.startswith(f"{data}/{name}/{precision}/")]
+            found = known[machine]["accuracy"].items()
+            rows = [row for key, row in found if key.startswith(f"{data}/{name}/{precision}/")]
             if rows:
                 knn, probe = (spread([row[key] for row in rows]) for key in ("knn", "probe"))
-                lines.append(f"| {data} | `{name}` | {precision} | {knn} | {probe} | {len(rows)} |")
+                lines.append(f"| {machine} | {data} | `{name}` | {precision} | {knn} | {probe} | {len(rows)} |")
     return "\n".join(lines) + "\n"
 
 
 def spread(values: list[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def processor(machine: str) -> str:
+    """`AMD EPYC` of `1 core (AMD EPYC)`."""
+    return machine.partition("(")[2].removesuffix(")").replace("(R)", "").removesuffix(" Processor")
 
 
 def main() -> None:
@@ -128,13 +139,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=list(ACCURACY), help="of the accuracy")
     parser.add_argument("--parts", nargs="*", default=["speed", "accuracy"])
     options = parser.parse_args()
-    known: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"speed": {}, "accuracy": {}}
-    known.setdefault("about", report.about([], "precision.py"))
+    every: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    about = report.about([], "precision.py")
+    known = every.setdefault(processor(about["machine"]), {"about": about, "speed": {}, "accuracy": {}})
     if "speed" in options.parts:
         for words in SPEED:
             if " ".join(words) not in known["speed"]:
                 known["speed"][" ".join(words)] = speed(words, options.rounds)
-                save(known)
+                save(every)
     if "accuracy" in options.parts:
         with tempfile.TemporaryDirectory() as folder:
             for seed in range(options.seeds):
@@ -144,7 +156,7 @@ def main() -> None:
                             key = f"{data}/{name}/{precision}/{seed}"
                             if key not in known["accuracy"]:
                                 known["accuracy"][key] = accuracy(words, precision, seed, Path(folder))
-                                save(known)
+                                save(every)
 
 
 if __name__ == "__main__":

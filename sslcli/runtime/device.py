@@ -16,7 +16,7 @@ from torch import nn
 
 from sslcli.errors import MachineError
 from sslcli.rng import derive
-from sslcli.runtime import folders
+from sslcli.runtime import cpu_bf16, folders
 from sslcli.runtime.rendezvous import ProcessInfo
 from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.threads import set_initial_threads
@@ -99,19 +99,21 @@ def kind_of(cfg: dict[str, Any]) -> str:
 def auto_precision(kind: str, training: bool = False) -> str:
     """The precision of a device type where none is given.
 
-    On a processor, bf16 with AMX trains 1.1 to 3.5 times as fast as fp32 (docs/results/precision.md), and without support in
-    hardware at half the speed; features are computed in fp32, so that they do not depend on the processor."""
+    On a processor with instructions for bf16, training is faster in it (docs/results/precision.md), on others at half the speed;
+    features are computed in fp32, so that they do not depend on the processor."""
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if kind == "cpu" and training and has_amx_bf16() else "fp32"
+    return "bf16" if kind == "cpu" and training and multiplies_bf16() else "fp32"
 
 
-def has_amx_bf16() -> bool:
-    """Whether oneDNN multiplies bf16 matrices by AMX here. Its variable ONEDNN_MAX_CPU_ISA=AVX512_CORE switches that off."""
+def multiplies_bf16() -> bool:
+    """Whether oneDNN multiplies bf16 matrices by instructions of this processor, AMX or AVX512-BF16. Its variable
+    ONEDNN_MAX_CPU_ISA=AVX512_CORE switches that off."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    allowed = limit in ("ALL", "DEFAULT") or "AMX" in limit
+    amx = limit in ("ALL", "DEFAULT") or "AMX" in limit
+    avx512 = amx or limit.startswith(("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10"))
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
-    return allowed and bool(capabilities.get("amx_bf16"))
+    return any(capabilities.get(name) and allowed for name, allowed in (("amx_bf16", amx), ("avx512_bf16", avx512)))
 
 
 def can_compile(kind: str) -> bool:
@@ -121,7 +123,9 @@ def can_compile(kind: str) -> bool:
 
 def autocast(kind: str, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The context of a forward pass on a device type."""
-    return torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return cpu_bf16.Autocast() if kind == "cpu" else torch.autocast(kind, dtype=torch.bfloat16)
 
 
 def autocast_dtype(context: Callable[[], contextlib.AbstractContextManager[Any]], kind: str) -> torch.dtype | None:

@@ -106,12 +106,14 @@ MAX_PIXELS = 4096  # of a side of a view; a series may be longer
 
 
 def output_size(name: str, value: object, full: int) -> int:
-    """A side in pixels (or time steps): null is `full`; a fraction below 1 is that part of `full`, rounded to a multiple of 4 (at
-    least 4, so that it can be divided into patches); an integer is itself."""
-    expected = "null, a fraction below 1, or an integer number of pixels (steps)"
+    """A side in pixels (or time steps): null and 1 are `full`; a fraction below 1 is that part of `full`, rounded to a multiple of 4
+    (at least 4, so that it can be divided into patches); an integer above 1 is itself."""
+    expected = "null, a fraction up to 1, or an integer number of pixels (steps) above 1"
     if value is None:
         return full
     size = number(name, value)
+    if size == 1:
+        return full
     if 0 < size < 1:
         return min(full, max(4, int(size * full / 4 + 0.5) * 4))
     if size < 1 or size != int(size):

@@ -80,7 +80,7 @@ class RandomCrop(Op):
         if self.resample:
             self.out = output_size("size", self.size, steps)
         else:
-            self.out = min(steps, output_size("length", self.length if self.length != 1 else None, steps))
+            self.out = min(steps, output_size("length", self.length, steps))
         return None
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,20 +16,21 @@ CPU = {"type": "cpu", "precision": "auto", "channels_last": "auto", "compile": F
 
 @pytest.fixture
 def amx(monkeypatch):
-    """A function that pretends that this processor has AMX or not."""
+    """A function that pretends that this processor has AMX, or other instructions, or none for bf16."""
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
 
-    def pretend(has: bool) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has}, raising=False)
+    def pretend(has: bool, name: str = "amx_bf16") -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: has}, raising=False)
 
     return pretend
 
 
+@pytest.mark.parametrize("name", ["amx_bf16", "avx512_bf16"])
 @pytest.mark.parametrize(
     ("has", "training", "expected"), [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")]
 )
-def test_auto_is_bf16_in_training_with_amx(amx, has, training, expected):
-    amx(has)
+def test_auto_is_bf16_in_training_with_instructions_for_it(amx, has, training, expected, name):
+    amx(has, name)
     assert device.start(CPU, training=training).precision == expected
     assert device.start(CPU, training=training).training_precision == ("bf16" if has else "fp32")
     fixed = device.start({**CPU, "precision": "fp32"}, training=training)
@@ -37,13 +38,25 @@ def test_auto_is_bf16_in_training_with_amx(amx, has, training, expected):
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"),
-    [("AVX512_CORE", False), ("avx512_core_bf16", False), ("AVX512_CORE_AMX", True), ("ALL", True), ("DEFAULT", True)],
+    ("limit", "with_amx", "with_avx512"),
+    [
+        ("AVX2", False, False),
+        ("AVX512_CORE", False, False),
+        ("avx512_core_bf16", False, True),
+        ("AVX512_CORE_FP16", False, True),
+        ("AVX10_1_512", False, True),
+        ("AVX512_CORE_AMX", True, True),
+        ("AVX10_1_512_AMX", True, True),
+        ("ALL", True, True),
+        ("DEFAULT", True, True),
+    ],
 )
-def test_limit_of_onednn_is_respected(amx, monkeypatch, limit, expected):
-    amx(True)
+def test_limit_of_onednn_is_respected(amx, monkeypatch, limit, with_amx, with_avx512):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert device.has_amx_bf16() == expected
+    amx(True)
+    assert device.multiplies_bf16() == with_amx
+    amx(True, "avx512_bf16")
+    assert device.multiplies_bf16() == with_avx512
 
 
 def test_torch_without_capabilities_has_fp32(amx, monkeypatch):

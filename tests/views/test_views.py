@@ -417,6 +417,13 @@ def test_refused(ops, said, hinted):
         assert hinted in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(("size", "side"), [(None, 16), (1, 16), (1.0, 16), (0.75, 12), (0.01, 4), (9, 9), (20, 20)])
+def test_size_of_a_view(size, side):
+    _, data = images(1, 3, 16)
+    views = Views({"global": 1}, {"global": {"random_resized_crop": {"size": size}}}, data)
+    assert views.shapes == [(3, side, side)]
+
+
 def test_refused_kinds():
     _, data = images(1, 3, 16)
     with pytest.raises(RequestError, match="views of kind globl") as caught:

@@ -46,7 +46,7 @@ VARIABLES = {
     "FORCE_COLOR": "color without a terminal too",
     "CUDA_VISIBLE_DEVICES": "the GPUs that torch may use",
     "OMP_NUM_THREADS": "number of torch's threads on a CPU",
-    "ONEDNN_MAX_CPU_ISA": "instructions that a CPU may use: AVX512_CORE trains in fp32 where AMX would train in bf16",
+    "ONEDNN_MAX_CPU_ISA": "instructions that a CPU may use: AVX512_CORE trains in fp32 where auto would train in bf16",
     "OMP_WAIT_POLICY": "how idle threads wait: PASSIVE after a short spin unless set",
 }
 
