@@ -85,8 +85,8 @@ def page(known: dict[str, Any]) -> str:
         "# bf16 on a processor",
         "",
         f"Made by `{measured[0]['command']}`, one thread: {made}.",
-        "The first has AMX, the second AVX512-BF16 without AMX; on both `device.precision=auto` trains in bf16 (autocast) and computes",
-        "features in fp32. Other programs used the machines too: ratios are of turns.",
+        "The first has AMX, the second AVX512-BF16 without AMX; on both `device.precision=auto` trains in bf16 (autocast) and",
+        "computes features in fp32. Other programs used the machines too: ratios are of turns.",
         "",
         "## Speed",
         "",
@@ -99,7 +99,11 @@ def page(known: dict[str, Any]) -> str:
         row = f"| `{' '.join(words)}` |"
         for found in known.values():
             rates = found["speed"].get(" ".join(words))
-            row += f" {rates['fp32']:,.0f} | {rates['bf16']:,.0f} | {rates['bf16'] / rates['fp32']:.2f} |" if rates else " | | |"
+            row += (
+                f" {rates['fp32']:,.0f} | {rates['bf16']:,.0f} | {rates['bf16'] / rates['fp32']:.2f} |"
+                if rates
+                else " | | |"
+            )
         lines.append(row)
     lines += [
         "",

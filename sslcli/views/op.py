@@ -106,8 +106,8 @@ MAX_PIXELS = 4096  # of a side of a view; a series may be longer
 
 
 def output_size(name: str, value: object, full: int) -> int:
-    """A side in pixels (or time steps): null and 1 are `full`; a fraction below 1 is that part of `full`, rounded to a multiple of 4
-    (at least 4, so that it can be divided into patches); an integer above 1 is itself."""
+    """A side in pixels (or time steps): null and 1 are `full`; a fraction below 1 is that part of `full`, rounded to a multiple
+    of 4 (at least 4, so that it can be divided into patches); an integer above 1 is itself."""
     expected = "null, a fraction up to 1, or an integer number of pixels (steps) above 1"
     if value is None:
         return full
