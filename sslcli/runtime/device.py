@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from sslcli.errors import MachineError
+from sslcli.nn import cpu_bf16
 from sslcli.rng import derive
-from sslcli.runtime import cpu_bf16, folders
+from sslcli.runtime import folders
 from sslcli.runtime.rendezvous import ProcessInfo
 from sslcli.runtime.resources import usable_cores
 from sslcli.runtime.threads import set_initial_threads

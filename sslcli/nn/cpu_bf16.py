@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 NAMES = ("input", "weight", "bias", "stride", "padding")
-NAMES_OF = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), (*NAMES, "dilation", "groups"))
-TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-NAMES_OF |= dict.fromkeys(TRANSPOSED, (*NAMES, "output_padding", "groups", "dilation"))
+TRANSPOSED: tuple[Any, ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+NAMES_OF: dict[Any, tuple[str, ...]] = {
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), (*NAMES, "dilation", "groups")),
+    **dict.fromkeys(TRANSPOSED, (*NAMES, "output_padding", "groups", "dilation")),
+}
 
 
 class Autocast(TorchFunctionMode):
@@ -65,5 +67,5 @@ def is_slow(func: Any, given: dict[str, Any]) -> bool:
 
 def each(value: int | Sequence[int], axes: int) -> list[int]:
     """One number for each axis."""
-    values = list(value) if isinstance(value, list | tuple) else [value]
+    values = [value] if isinstance(value, int) else list(value)
     return values * (axes if len(values) == 1 else 1)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sslcli.runtime.cpu_bf16 import Autocast
+from sslcli.nn.cpu_bf16 import Autocast
 
 CASES = {  # convolution, size of the input, whether it is in float32
     "stride at one pixel": (nn.Conv2d(64, 128, 3, stride=2, padding=1), (1, 1), True),
