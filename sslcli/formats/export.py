@@ -69,9 +69,9 @@ class ExportFormat(ABC):
     def largest_difference(self, folder: Path, model: TrainedModel) -> float:
         """The largest difference of an output of what was written from the model's."""
 
-    def comparison(self, folder: Path, model: TrainedModel) -> list[str]:
-        """Further results of what was written beside those of the model, in sentences."""
-        return []
+    def comparison(self, folder: Path, model: TrainedModel) -> tuple[dict[str, float], list[str]]:
+        """Further results of what was written beside those of the model: numbers, and sentences."""
+        return {}, []
 
     @abstractmethod
     def next_steps(self, out: str, model: TrainedModel) -> list[str]:
@@ -81,6 +81,7 @@ class ExportFormat(ABC):
 @dataclass(frozen=True)
 class Exported:
     difference: float
+    scores: dict[str, float]
     notes: list[str]
 
 
@@ -99,8 +100,8 @@ def export(model: TrainedModel, form: ExportFormat, out: Path) -> Exported:
                 if model.precision == "fp32"
                 else "precision=fp32",
             )
-        notes = [*notes, *form.comparison(temporary, model)]
-    return Exported(difference, notes)
+        scores, further = form.comparison(temporary, model)
+    return Exported(difference, scores, [*notes, *further])
 
 
 def largest_difference(first: Tensor, second: Tensor) -> float:

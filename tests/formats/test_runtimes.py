@@ -90,10 +90,13 @@ def test_classifier_in_other_runtimes(cli, run):
     x = torch.randn(5, 1, 8, 8)
     probabilities = classifier.probabilities(expected(run, x)).float()
     for name in ("timm", "torch_export"):
-        done = cli("export", run, f"format={name}", "head=probe", f"out={name}")
+        done = cli("export", run, f"format={name}", "head=probe", f"out={name}", "--json")
         assert done.code == 0, done.err
         assert "held-out samples: " in done.err
         assert "(change +0.000)" in done.err
+        scores = json.loads(done.out)
+        assert scores["top1"] == scores["run_top1"] > 0.3
+        assert f"top-1 of {scores['compared_samples']} held-out samples" in done.err
         assert json.loads(Path(name, "metadata.json").read_text())["classes"] == list(classifier.classes)
     program = torch.export.load("torch_export/encoder.pt2").module()
     assert torch.allclose(program(x).softmax(dim=1), probabilities, atol=1e-4)
@@ -123,7 +126,8 @@ def test_predictions_are_compared_without_labels(share, lost, cli, run, monkeypa
         with pytest.raises(TrainingError, match="nothing was written"):
             TorchExport().comparison(Path("out"), model)
     else:
-        (line,) = TorchExport().comparison(Path("out"), model)
+        scores, (line,) = TorchExport().comparison(Path("out"), model)
+        assert scores == {"agreement": pytest.approx(1 - n / len(own)), "compared_samples": len(own)}
         agreement = f"{1 - n / len(own):.1%} of {len(own)} samples without a label"
         assert line == f"the file predicts the class of the network for {agreement}"
 

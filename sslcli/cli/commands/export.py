@@ -50,7 +50,7 @@ def main(request: Request) -> int:
         console.say(f"{word:5} {step}")
     if console.flag(console.JSON):
         record = {"encoder": str(out), "run": str(model.run.path), "step": model.info["step"], "format": form.name}
-        console.out_json({**record, "difference": exported.difference})
+        console.out_json({**record, "difference": exported.difference, **exported.scores})
     else:
         console.out(out)
     return 0

@@ -58,28 +58,28 @@ class RuntimeFormat(ExportFormat):
         return float((found - expected).abs().max()) / scale if found.shape == expected.shape else float("inf")
 
     @torch.no_grad()
-    def comparison(self, folder: Path, model: TrainedModel) -> list[str]:
-        """Of a classifier, top-1 of the network and of the file on held-out samples; where none has a label, how often both predict
-        the same class."""
+    def comparison(self, folder: Path, model: TrainedModel) -> tuple[dict[str, float], list[str]]:
+        """Of a classifier, top-1 of the network (`run_top1`) and of the file (`top1`) on held-out samples; where none has a label, how
+        often both predict the same class (`agreement`)."""
         if model.samples is None or model.classifier is None or model.classifier.predicts_value:
-            return []
+            return {}, []
         before, after = network(model)(model.samples).argmax(1), self.run(folder / self.file, model.samples).argmax(1)
         known = torch.zeros(len(before), dtype=torch.bool) if model.labels is None else model.labels >= 0
         n = int(known.sum())
         if n == 0:
             n, same = len(before), float((before == after).float().mean())
             line = f"the file predicts the class of the network for {same:.1%} of {n} samples without a label"
-            lost = 1 - same
+            lost, scores = 1 - same, {"agreement": same}
         else:
             assert model.labels is not None
             top1, of_file = (float((guess == model.labels)[known].float().mean()) for guess in (before, after))
             line = (
                 f"top-1 of {n} held-out samples: {top1:.3f}, of the file {of_file:.3f} (change {of_file - top1:+.3f})"
             )
-            lost = top1 - of_file
+            lost, scores = top1 - of_file, {"top1": of_file, "run_top1": top1}
         if lost > MAX_LOSS:
             raise TrainingError(f"{line}: nothing was written", "precision=fp32")
-        return [line]
+        return {**scores, "compared_samples": n}, [line]
 
     def card(self, model: TrainedModel) -> str:
         about = metadata(model)
