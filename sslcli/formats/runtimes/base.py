@@ -59,8 +59,8 @@ class RuntimeFormat(ExportFormat):
 
     @torch.no_grad()
     def comparison(self, folder: Path, model: TrainedModel) -> tuple[dict[str, float], list[str]]:
-        """Of a classifier, top-1 of the network (`run_top1`) and of the file (`top1`) on held-out samples; where none has a label, how
-        often both predict the same class (`agreement`)."""
+        """Of a classifier, top-1 of the network (`run_top1`) and of the file (`top1`) on held-out samples; where none has a label,
+        how often both predict the same class (`agreement`)."""
         if model.samples is None or model.classifier is None or model.classifier.predicts_value:
             return {}, []
         before, after = network(model)(model.samples).argmax(1), self.run(folder / self.file, model.samples).argmax(1)
