@@ -5,21 +5,20 @@ samples come from k-means with k = n + m clusters: the most typical sample of ea
 are then no subset of those for n = 100.
 
 Deviation: here the clusters are nested, so that the first 50 of 100 picks are the picks for n = 50. k-means with 500 clusters, the
-most that the authors' code uses, is followed by Ward's hierarchical clustering of the centers. The first pick is the most typical
-of all samples; then the clusters are split in the reverse order of Ward's merges, and whenever a split leaves a cluster without a
-pick and without a labeled sample, its most typical sample is next. The most typical sample of a cluster is also that of the part
-which it falls into, so n picks are always the most typical samples of n clusters. For this, neighbors are searched beyond the
-border of the cluster: in the nearest of the 500 clusters, those with 2,000 samples in all.
+most that the authors' code uses, is followed by Ward's hierarchical clustering of the centers. Each of the 500 clusters proposes its
+most typical sample, and where Ward merges two clusters, the proposal which is more typical of the merged one becomes its proposal.
+As published, the neighbors of a sample are those in its cluster: 20, at most half of the cluster. The first pick is the proposal of
+all samples; then the clusters are split in the reverse order of the merges, and whenever a split leaves a cluster without a pick and
+without a labeled sample, its proposal is next. So n picks are the proposals of n clusters.
 
-Measured beside the publication's k-means in docs/results/picks.md: 3 points better with one label a class on digits, 2 worse on
-Fashion-MNIST, 1 worse on CIFAR-10.
+Measured beside the publication's k-means in docs/results/picks.md.
 
 After the 500 clusters, further picks are as published: from the cluster with the fewest labels, of these the largest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,12 +32,11 @@ from sslcli.rng import derive
 CLUSTERS = 500
 ITERATIONS = 10  # of k-means: of so many clusters, a fair partition suffices
 NEIGHBORS = 20
-CANDIDATES = 2_000  # samples among which neighbors are searched, at least
 
 
 @dataclass(frozen=True)
 class _Fine:
-    """The finest clusters. Of n samples: the cluster (n,) of each, and its mean distance (n,) to its nearest neighbors."""
+    """The finest clusters. Of n samples: the cluster (n,) of each, and its mean distance (n,) to its neighbors in the cluster."""
 
     assignment: Tensor
     sizes: Tensor
@@ -48,18 +46,30 @@ class _Fine:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """A cluster of the hierarchy: its size, its most typical sample, and whether it has a labeled sample."""
+    """A cluster of the hierarchy, with the sample that it proposes.
 
-    size: int
-    typical: int
+    start, stop: its samples, in an order where those of each cluster are consecutive. near: the distances of the proposed sample to
+    its nearest neighbors in the cluster, ascending. labeled: whether it has a labeled sample."""
+
+    start: int
+    stop: int
+    proposed: int
+    near: Tensor
     labeled: bool
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def spread(self) -> float:
+        return _mean_distance(self.near, self.size)
 
 
 def typical(pool: Pool, n: int, seed: int) -> list[Pick]:
     """The first n picks."""
     fine = _fine_clusters(pool.unit, seed)
     clusters = _splits(pool, fine)[:n]
-    picks = [_pick(fine, cluster.typical, cluster.size) for cluster in clusters]
+    picks = [_pick(cluster.proposed, cluster.size, cluster.spread()) for cluster in clusters]
     return picks + _further(pool, fine, picks, n - len(picks))
 
 
@@ -69,48 +79,66 @@ def _fine_clusters(z: Tensor, seed: int) -> _Fine:
     assignment = found.unique(return_inverse=True)[1]  # without the empty ones
     sizes = assignment.bincount()
     means = torch.zeros(len(sizes), z.shape[1]).index_add_(0, assignment, z) / sizes[:, None]
-    return _Fine(assignment, sizes, means, neighbor_distance(z, assignment, sizes, means))
+    spread = torch.full((len(z),), torch.inf)
+    for rows in assignment.argsort(stable=True).split(sizes.tolist()):
+        near = _nearest(z[rows], z[rows])[:, 1:]  # the nearest is the sample itself
+        spread[rows] = torch.tensor([_mean_distance(row, len(rows)) for row in near])
+    return _Fine(assignment, sizes, means, spread)
 
 
-def neighbor_distance(z: Tensor, assignment: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
-    """(n,): the mean distance of the unit vectors z (n, d) to their 20 nearest neighbors, the inverse of typicality (Eq. 1).
+def _nearest(z: Tensor, queries: Tensor) -> Tensor:
+    """(q, k): the distances of unit vectors (q, d) to their nearest neighbors among z (n, d), ascending, one more than are needed."""
+    return distance(nearest_neighbors(z, queries, min(NEIGHBORS + 1, len(z)))[0])
 
-    Neighbors are searched in the clusters whose means (k, d) are nearest to that of the own, until these have 2,000 samples.
-    """
-    k = min(NEIGHBORS, len(z) - 1)
-    out = torch.zeros(len(z))
-    if k == 0:
-        return out
-    members = assignment.argsort(stable=True).split(sizes.tolist())
-    for own, rows in enumerate(members):
-        nearest = (means - means[own]).square().sum(dim=1).argsort(stable=True)
-        enough = int((sizes[nearest].cumsum(0) < CANDIDATES).sum()) + 1
-        candidates = torch.cat([members[c] for c in nearest[:enough].tolist()])
-        similarity, index = nearest_neighbors(z[candidates], z[rows], k + 1)
-        itself = candidates[index] == rows[:, None]
-        out[rows] = distance(similarity).masked_fill_(itself, 0.0).sum(dim=1) / k
-    return out
+
+def _mean_distance(near: Tensor, size: int) -> float:
+    """The inverse of typicality (Eq. 1) in a cluster, from the ascending distances to its neighbors: 20, at most half of the
+    cluster. Infinite for the only sample of a cluster."""
+    k = max(1, min(NEIGHBORS, size // 2))
+    return float(near[:k].mean()) if len(near) else float("inf")
 
 
 def _splits(pool: Pool, fine: _Fine) -> list[_Cluster]:
     """The clusters without a labeled sample or an earlier pick, in the order in which splits make them."""
-    by_typicality = fine.spread.argsort(stable=True)
-    rank = by_typicality.argsort()
-    first = torch.full_like(fine.sizes, len(rank)).scatter_reduce_(0, fine.assignment, rank, "amin")
+    merges = ward_merges(fine.means, fine.sizes)
+    leaves: list[list[int]] = [[i] for i in range(len(fine.sizes))]
+    for a, b in merges:
+        leaves[a] += leaves[b]
+    members = fine.assignment.argsort(stable=True).split(fine.sizes.tolist())
+    order = torch.cat([members[leaf] for leaf in leaves[0]])
+    z = pool.unit[order]
     labeled = fine.assignment[pool.labeled].bincount(minlength=len(fine.sizes)) > 0
-    columns = (fine.sizes, by_typicality[first], labeled)
-    clusters = [_Cluster(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
-    order: list[_Cluster] = []
-    for a, b in ward_merges(fine.means, fine.sizes):
+    clusters: dict[int, _Cluster] = {}
+    start = 0
+    for leaf in leaves[0]:
+        rows = members[leaf]
+        proposed = int(rows[fine.spread[rows].argmin()])
+        stop = start + len(rows)
+        near = _nearest(z[start:stop], pool.unit[proposed : proposed + 1])[0, 1:]
+        clusters[leaf] = _Cluster(start, stop, proposed, near, bool(labeled[leaf]))
+        start = stop
+    splits: list[_Cluster] = []
+    for a, b in merges:
         one, other = clusters[a], clusters[b]
-        order = [one, other, *order]
-        nearer = min(one.typical, other.typical, key=lambda i: int(rank[i]))
-        clusters[a] = _Cluster(one.size + other.size, nearer, one.labeled or other.labeled)
+        splits = [one, other, *splits]
+        clusters[a] = _merge(one, other, z, pool.unit)
     picked: dict[int, _Cluster] = {}
-    for cluster in (clusters[0], *order):
+    for cluster in (clusters[0], *splits):
         if not cluster.labeled:
-            picked.setdefault(cluster.typical, cluster)
+            picked.setdefault(cluster.proposed, cluster)
     return list(picked.values())
+
+
+def _merge(one: _Cluster, other: _Cluster, z: Tensor, unit: Tensor) -> _Cluster:
+    """Two clusters as one, which proposes what is more typical of it; of equal ones, the earlier sample. z: in the order of the
+    clusters; unit: in that of the pool."""
+    bounds = {"start": min(one.start, other.start), "stop": max(one.stop, other.stop)}
+    candidates = []
+    for own, added in ((one, other), (other, one)):
+        far = _nearest(z[added.start : added.stop], unit[own.proposed : own.proposed + 1])[0]
+        near = torch.cat([own.near, far]).sort().values[:NEIGHBORS]
+        candidates.append(replace(own, **bounds, near=near, labeled=one.labeled or other.labeled))
+    return min(candidates, key=lambda cluster: (cluster.spread(), cluster.proposed))
 
 
 def _further(pool: Pool, fine: _Fine, picks: list[Pick], n: int) -> list[Pick]:
@@ -128,9 +156,12 @@ def _further(pool: Pool, fine: _Fine, picks: list[Pick], n: int) -> list[Pick]:
             cluster = int(fine.assignment[i])
             order.append((labels[cluster], -sizes[cluster], cluster, i))
             labels[cluster] += 1
-    return [_pick(fine, i, -size) for _, size, _, i in sorted(order)[:n]]
+    return [_pick(i, -size, float(fine.spread[i])) for _, size, _, i in sorted(order)[:n]]
 
 
-def _pick(fine: _Fine, index: int, size: int) -> Pick:
-    near = f"{float(fine.spread[index]):.3f} on average to the {NEIGHBORS} nearest neighbors"
-    return Pick(index, f"typical of a cluster of {size}: distance {near}")
+def _pick(index: int, size: int, spread: float) -> Pick:
+    if size == 1:
+        return Pick(index, "the only sample of a cluster")
+    return Pick(
+        index, f"typical of a cluster of {size}: distance {spread:.3f} on average to its nearest neighbors there"
+    )

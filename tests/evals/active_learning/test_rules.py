@@ -55,32 +55,41 @@ def test_first_picks_do_not_depend_on_their_number(by, labeled, monkeypatch):
 
 
 @pytest.mark.parametrize("labeled", [0, 9])
-def test_typical_is_the_densest_sample_of_each_cluster_of_ward(labeled):
+def test_typical_follows_the_hierarchy_of_ward(labeled):
     """With as many fine clusters as samples the hierarchy is Ward's on the samples, which SciPy has."""
     pool = make_pool(labeled=labeled)
-    d = distances(pool)
+    d, n = distances(pool), len(pool)
+
+    def spread(i: int, members: list[int]) -> float:  # to the nearest half of the cluster, 20 at most
+        near = sorted(d[i, j] for j in members if j != i)
+        return float(np.mean(near[: max(1, min(20, len(members) // 2))]))
+
+    clusters = {i: ([i], i) for i in range(n)}  # members, proposed sample
     tree = linkage(pool.unit.double().numpy(), "ward")
-    spread = np.sort(d, axis=1)[:, 1 : typiclust.NEIGHBORS + 1].mean(axis=1)
+    for step, (a, b) in enumerate(tree[:, :2].astype(int)):
+        members = clusters[a][0] + clusters[b][0]
+        two = sorted([clusters[a][1], clusters[b][1]])
+        clusters[n + step] = members, min(two, key=lambda i: round(spread(i, members), 6))
     expected: list[int] = []
-    for k in range(1, 41):
-        clusters = fcluster(tree, k, "maxclust")
-        for c in np.unique(clusters):
-            members = np.flatnonzero(clusters == c)
-            if not set(members) & {*expected, *range(labeled)}:
-                expected.append(int(members[spread[members].argmin()]))
-    assert len(expected) > 30
-    assert indices(typical(pool, len(expected), 0)) == expected
+    for c in [2 * n - 2, *tree[::-1, :2].astype(int).flatten()]:
+        members, proposed = clusters[c]
+        if not set(members) & set(range(labeled)) and proposed not in expected:
+            expected.append(proposed)
+    picks = typical(pool, 40, 0)
+    assert indices(picks) == expected[:40]
+    whole = typical(make_pool(), 1, 0)[0]
+    assert whole.reason.startswith(f"typical of a cluster of {n}: distance {spread(whole.index, list(range(n))):.3f} ")
 
 
-def test_neighbors_of_few_candidates_are_close_to_all(monkeypatch):
+def test_typical_of_the_finest_clusters():
     pool = make_pool(n=600)
-    exact = torch.from_numpy(np.sort(distances(pool), axis=1)[:, 1:21].mean(axis=1)).float()
-    monkeypatch.setattr(typiclust, "CLUSTERS", 30)
-    torch.testing.assert_close(typiclust._fine_clusters(pool.unit, 0).spread, exact, atol=1e-3, rtol=0)
-    monkeypatch.setattr(typiclust, "CANDIDATES", 150)
-    near = typiclust._fine_clusters(pool.unit, 0).spread
-    assert (near >= exact - 1e-3).all()
-    assert float((near - exact).mean()) < 0.02
+    d = distances(pool)
+    fine = typiclust._fine_clusters(pool.unit, 0)
+    for cluster, size in enumerate(fine.sizes.tolist()):
+        members = torch.nonzero(fine.assignment == cluster).flatten().tolist()
+        for i in members:
+            near = sorted(d[i, j] for j in members if j != i)[: max(1, min(20, size // 2))]
+            assert float(fine.spread[i]) == pytest.approx(np.mean(near) if near else np.inf, abs=1e-3)
 
 
 def test_ward_of_weighted_points_is_that_of_repeated_points():
