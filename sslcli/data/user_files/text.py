@@ -50,4 +50,5 @@ def _read(path: str, preprocessor: TextPreprocessor) -> FilePart:
         TableReader(collector, Format(), "auto", "auto", True, notes).read(path, "train")
     corpus = collector.corpus(notes)
     corpus.parts[:] = TRAIN
-    return FilePart(path, build_dataset("files", corpus, Options(holdout=0), notes, preprocessor), folder)
+    options = Options(holdout=0, windows=preprocessor.windows)
+    return FilePart(path, build_dataset("files", corpus, options, notes, preprocessor), folder)
