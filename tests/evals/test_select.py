@@ -114,6 +114,27 @@ def test_select_evaluates_missing_probes(cli, runs):
     assert (Path(runs[2]) / "eval" / "probe@2-class_predictions.safetensors").is_file()
 
 
+def test_select_finds_probes_with_labels_of_a_file(cli, runs):
+    Path("labels.csv").write_text("id,label\n" + "".join(f"{i},{i % 2}\n" for i in range(8)))
+    probes = ["labels=labels.csv", *PROBE[1:]]
+    for run in runs:
+        for file in (Path(run) / "eval").glob("probe@*"):
+            file.unlink()
+        assert cli("eval", "probe", f"run={run}", *probes).code == 0
+    (file,) = (Path(runs[0]) / "eval").glob("probe@labels-*.json")
+    before = file.read_text()
+    for words in ([], ["probe=true", *probes[:2]]):
+        result = cli("select", *runs, *QUICK, *words, "--json")
+        found = json.loads(result.out)
+        assert all(c["probe.top1"] is not None for c in found["candidates"]), result.err
+        assert not any("no probe to compare" in note for note in found["notes"])
+    assert file.read_text() == before
+    Path("labels.csv").write_text("id,label\n0,0\n1,1\n2,1\n3,0\n")
+    assert "no probe to compare" in cli("select", *runs, *QUICK).err  # labels of other samples
+    Path("labels.csv").unlink()
+    assert "results with labels=labels.csv are left out" in cli("select", *runs, *QUICK).err
+
+
 def test_select_excludes_probes_of_other_protocol(cli, runs):
     assert cli("eval", "probe", f"run={runs[2]}", "labels=2/class", "seeds=3", "device=cpu").code == 0
     found = json.loads(cli("select", *runs, *QUICK, "--json").out)

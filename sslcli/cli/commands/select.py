@@ -23,6 +23,7 @@ from sslcli.evals.base.selection import (
     rank_candidates,
     separation_notes,
 )
+from sslcli.evals.inputs.label_file import is_file
 from sslcli.evals.metrics import ranking
 from sslcli.runs import Record, loggers
 from sslcli.runs.find import short_name
@@ -37,7 +38,8 @@ def main(request: Request) -> int:
     options = dict(o.split("=", 1) for o in request.overrides if o.split("=", 1)[0] in ("by", "probe"))
     overrides = [o for o in request.overrides if o.split("=", 1)[0] not in options]
     by = _metric(options.get("by", ranking.DEFAULT))
-    settings = {"quality": _compose("quality", overrides, request)}
+    label_free = [o for o in overrides if not (o.startswith("labels=") and is_file(o.partition("=")[2]))]
+    settings = {"quality": _compose("quality", label_free, request)}  # labels of a file would change its samples
     if _boolean("probe", options.get("probe", "false")):
         settings["probe"] = _compose("probe", [o for o in overrides if not o.startswith("evaluator.")], request)
     candidates = find_candidates(request.positional)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslcli import console
 from sslcli.config import Config, instantiate
-from sslcli.errors import RequestError, StorageError, listing
+from sslcli.errors import DataError, RequestError, StorageError, listing
 from sslcli.runs import Record, records, results
 from sslcli.runs.files import read_json
 from sslcli.runs.find import RESERVED, all_runs, find, short_name
@@ -17,7 +18,10 @@ from sslcli.runs.run import Run, require_done
 from sslcli.runtime import folders
 
 if TYPE_CHECKING:
+    from sslcli.data.dataset import Dataset
     from sslcli.evals.base.evaluated_model import EvaluatedModel
+
+Fingerprints = Mapping[str, str]  # of the data: by file of labels that replace theirs, and `all` for every other choice
 
 
 @dataclass
@@ -54,13 +58,14 @@ class Candidate:
         """Prefix of the file names of a checkpoint's results."""
         return "" if self.checkpoint is None else f"checkpoints/{self.checkpoint.name}_"
 
-    def known(self, fingerprint: str) -> dict[str, results.SavedResult]:
+    def known(self, fingerprints: Fingerprints) -> dict[str, results.SavedResult]:
         """Saved results of these weights on these data, by name."""
         by_name = results.saved_results(self.run.path, self.prefix)
         return {
             name: result
             for name, result in by_name.items()
-            if (result.record.get("sha256"), result.record.get("fingerprint")) == (self.sha256, fingerprint)
+            if result.record.get("sha256") == self.sha256
+            and result.record.get("fingerprint") == fingerprints.get(result.labels, fingerprints["all"])
         }
 
 
@@ -132,8 +137,8 @@ def list_checkpoints(run: Run) -> list[Candidate]:
     return checkpoints
 
 
-def require_same_data(candidates: list[Candidate], allow_change: bool = False) -> str:
-    """The fingerprint of the data that all candidates share.
+def require_same_data(candidates: list[Candidate], labels: object = "all", allow_change: bool = False) -> Fingerprints:
+    """The fingerprints of the data that all candidates share, also with the files of labels that `labels` and their results name.
 
     RequestError where they differ: metrics on different samples do not compare. DataError where the data are not what a run
     was trained on, unless `allow_change`."""
@@ -141,12 +146,14 @@ def require_same_data(candidates: list[Candidate], allow_change: bool = False) -
     from sslcli.data.record import read_record
 
     prints: dict[str, tuple[str, Candidate]] = {}
+    shared: Fingerprints = {}
     for c in candidates:
         record = read_record(c.run, allow_change=allow_change)
         key = json.dumps([c.cfg["dataset"], record.known], sort_keys=True, default=str)
         if key not in prints:
             dataset = load_dataset(c.cfg, record, download=False)
             prints[key] = f"{dataset.fingerprint} {dataset.shape}", c
+            shared = shared or _fingerprints(dataset, candidates, labels)
     (first, a), *others = prints.values()
     for other, b in others:
         if other != first:
@@ -154,17 +161,32 @@ def require_same_data(candidates: list[Candidate], allow_change: bool = False) -
                 f"{short_name(a.run.path)} and {short_name(b.run.path)} differ in their data: their metrics do not compare",
                 "select among runs of one data set and size",
             )
-    return first.partition(" ")[0]
+    return shared
 
 
-def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str) -> Record:
+def _fingerprints(dataset: Dataset, candidates: list[Candidate], labels: object) -> Fingerprints:
+    from sslcli.evals.inputs.label_file import apply_label_file, is_file, with_label_fingerprint
+
+    named = {r.labels for c in candidates for r in results.saved_results(c.run.path, c.prefix).values()}
+    prints = {"all": dataset.fingerprint}
+    for file in sorted(name for name in {*named, str(labels)} if is_file(name)):
+        try:
+            prints[file] = with_label_fingerprint(apply_label_file(dataset, file)[0]).fingerprint
+        except (DataError, RequestError) as e:
+            if file == str(labels):
+                raise
+            console.warn(f"results with labels={file} are left out: {e.message}")
+    return prints
+
+
+def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprints: Fingerprints) -> Record:
     """The record of evaluator `name`: the saved one where weights, data, draws and settings are equal, else a new one."""
     from sslcli.evals.artefacts.predictions import FILE
     from sslcli.evals.base import evaluation
 
     node = values["evaluator"]
     name = results.result_name(name, node.get("labels", "all"))
-    if (known := find_record(c, name, fingerprint)) and known.get("draws") == values["seed"]:
+    if (known := find_record(c, name, fingerprints)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
         ignored = {"baselines": None, "summary": None}
         if {**theirs, **ignored} == {**instantiate.without_facts("evaluator", node), **ignored}:
@@ -188,9 +210,9 @@ def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprint: str
     return record
 
 
-def find_record(c: Candidate, name: str, fingerprint: str) -> Record:
+def find_record(c: Candidate, name: str, fingerprints: Fingerprints) -> Record:
     """The saved result `name` of these weights on these data, or {}."""
-    result = c.known(fingerprint).get(name)
+    result = c.known(fingerprints).get(name)
     return result.record if result is not None else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sslcli import console
 from sslcli.config import Config
 from sslcli.errors import RequestError, TrainingError, listing
-from sslcli.evals.base.candidates import Candidate, evaluate_candidate, find_record, require_same_data
+from sslcli.evals.base.candidates import Candidate, Fingerprints, evaluate_candidate, find_record, require_same_data
 from sslcli.evals.metrics import ranking
 from sslcli.evals.metrics.interval import share_interval
 from sslcli.evals.metrics.paired import by_intervals, separation
@@ -34,16 +34,17 @@ def evaluate_candidates(candidates: list[Candidate], settings: dict[str, Config]
     """Evaluates `quality` of each candidate, and `probe` where `settings` hold its configuration; a saved probe is read.
 
     A checkpoint that cannot be loaded (a run in training removes old ones) is left out. RequestError for fewer than two."""
-    fingerprint = require_same_data(candidates, bool(settings["quality"].get("allow_data_change")))
-    shared = probe_name(candidates, settings, fingerprint)
+    labels = settings["probe"]["evaluator"]["labels"] if "probe" in settings else "all"
+    fingerprints = require_same_data(candidates, labels, bool(settings["quality"].get("allow_data_change")))
+    shared = probe_name(candidates, settings, fingerprints)
     evaluated = []
     for number, c in enumerate(progress.track(candidates, "candidate"), start=1):
         console.say(f"{number}/{len(candidates)}  {c.label}")
         try:
-            c.quality = evaluate_candidate(c, "quality", settings["quality"], fingerprint)
-            c.probe_name, c.probe = shared, find_record(c, shared, fingerprint)
+            c.quality = evaluate_candidate(c, "quality", settings["quality"], fingerprints)
+            c.probe_name, c.probe = shared, find_record(c, shared, fingerprints)
             if "probe" in settings and not c.probe:
-                c.probe = evaluate_candidate(c, "probe", settings["probe"], fingerprint)
+                c.probe = evaluate_candidate(c, "probe", settings["probe"], fingerprints)
         except TrainingError as e:
             if c.checkpoint is None:
                 raise
@@ -58,11 +59,11 @@ def evaluate_candidates(candidates: list[Candidate], settings: dict[str, Config]
     return evaluated
 
 
-def probe_name(candidates: list[Candidate], settings: dict[str, Config], fingerprint: str) -> str:
+def probe_name(candidates: list[Candidate], settings: dict[str, Config], fingerprints: Fingerprints) -> str:
     """The probe result shown beside the ranking: with the requested labels, else with those that most candidates have."""
     if "probe" in settings:
         return results.result_name("probe", settings["probe"]["evaluator"]["labels"])
-    names = [name for c in candidates for name, result in c.known(fingerprint).items() if result.evaluator == "probe"]
+    names = [name for c in candidates for name, result in c.known(fingerprints).items() if result.evaluator == "probe"]
     return max(["probe", *dict.fromkeys(names)], key=names.count)
 
 
@@ -148,6 +149,6 @@ def separation_notes(candidates: list[Candidate], result: Ranking) -> list[str]:
     ]
     notes = [f"by {result.by} {first.label} is {by_intervals(values[0] - values[1], spans, result.by).words}"]
     if first.probe and second.probe:
-        probes = [c.known(c.probe["fingerprint"]).get(c.probe_name) for c in (first, second)]
+        probes = [c.known({"all": c.probe["fingerprint"]}).get(c.probe_name) for c in (first, second)]
         notes.append(f"by their probes it is {separation(probes[0], probes[1], 'top1').words}")
     return notes
