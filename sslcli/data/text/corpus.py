@@ -19,10 +19,11 @@ class Corpus:
     """Documents of one data set.
 
     parts: (n,) index of PARTS; -1 for those that are not used. labels: (n,) int64 index of `classes`, -1 without a label, or None.
-    names: of each document, or None."""
+    names: of each document, or None. column: of text, of a table, or None."""
 
     documents: Documents
     parts: np.ndarray
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     names: Sequence[str] | None = None
+    column: str | None = None

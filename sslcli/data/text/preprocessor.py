@@ -20,7 +20,7 @@ from sslcli.data.text.choose import tokenizer_from_json
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.readers.collector import Collector
 from sslcli.data.text.readers.folder import read_folder
-from sslcli.data.text.readers.rows import Format, TableReader
+from sslcli.data.text.readers.rows import TEXT, Format, TableReader
 from sslcli.data.text.tokenizer import Tokenizer
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Tokens
@@ -29,6 +29,7 @@ MAX_LENGTH = 1 << 16  # tokens of a view
 MAX_WINDOWS = 1024  # of a document
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 HTML_BREAKS = ("keep", "space")
+SELECT = "dataset=text_table dataset.path=FILE dataset.text=NAME in place of the file"
 HTML_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -43,13 +44,15 @@ class TextPreprocessor(Preprocessor):
 
     tokenizer: fitted to training documents, or read from a file; never fitted again. max_length: the tokens of a view, with [CLS],
     [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space. windows: how many
-    of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining."""
+    of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining. column: of the table
+    that training documents were read from, which later tables are read by where they have it."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer
     max_length: int = 128
     html_breaks: str = "keep"
     windows: int = 1
+    column: str = TEXT
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -64,6 +67,7 @@ class TextPreprocessor(Preprocessor):
             "max_length": self.max_length,
             "html_breaks": self.html_breaks,
             **({"windows": self.windows} if self.windows != 1 else {}),
+            **({"column": self.column} if self.column != TEXT else {}),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -83,7 +87,10 @@ class TextPreprocessor(Preprocessor):
         windows = content.get("windows", 1)
         if not typecheck.matches_type(windows, int) or not 1 <= windows <= MAX_WINDOWS:
             raise ValueError(f"windows: expected an integer from 1 to {MAX_WINDOWS}")
-        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows)
+        column = content.get("column", TEXT)
+        if not isinstance(column, str):
+            raise ValueError("column: expected a string")
+        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows, column)
 
     def encode(self, samples: Any) -> list[Tensor]:
         """The ids of each document, (L,) int32. Not cut to `max_length`: a view takes a part of a document.
@@ -117,13 +124,17 @@ class TextPreprocessor(Preprocessor):
         if os.path.isdir(path):
             read_folder(path, "none", collector, notes)
         elif stem(path, TABLES) is not None:
-            TableReader(collector, Format(), "auto", "none", True, notes).read(path, "train")
+            self.table_reader(collector, "none", notes).read(path, "train")
         else:
             collector.read_lines(path, "train")
         documents = collector.corpus(notes).documents
         for note in notes:
             notify.log(note)
         return [documents[i] for i in range(len(documents))]
+
+    def table_reader(self, collector: Collector, label: str, notes: list[str]) -> TableReader:
+        """Reads tables that a user names for an encoder."""
+        return TableReader(collector, Format(), "auto", label, True, notes, preferred=self.column, select=SELECT)
 
     def decode(self, raw: Tensor | Sequence[Tensor]) -> list[str]:
         """Documents (N, L), or of different lengths, as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left
@@ -133,7 +144,7 @@ class TextPreprocessor(Preprocessor):
     def differences(self, other: Preprocessor) -> list[str]:
         if not isinstance(other, TextPreprocessor):
             return super().differences(other)
-        other = replace(other, windows=self.windows)  # no training depends on them
+        other = replace(other, windows=self.windows, column=self.column)  # no training depends on them
         changed = []
         if self.tokenizer.describe() != other.tokenizer.describe():
             changed.append(f"the tokenizer was {self.tokenizer.describe()}, is {other.tokenizer.describe()}")

@@ -13,7 +13,6 @@ from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
 from sslcli.data.text.readers.folder import is_text_name, read_folder
-from sslcli.data.text.readers.rows import Format, TableReader
 from sslcli.data.user_files.samples import FilePart, UserFiles, join, read_each
 from sslcli.errors import RequestError
 
@@ -47,7 +46,7 @@ def _read(path: str, preprocessor: TextPreprocessor) -> FilePart:
     elif is_text_name(path):
         collector.read_lines(path, "train")
     else:
-        TableReader(collector, Format(), "auto", "auto", True, notes).read(path, "train")
+        preprocessor.table_reader(collector, "auto", notes).read(path, "train")
     corpus = collector.corpus(notes)
     corpus.parts[:] = TRAIN
     options = Options(holdout=0, windows=preprocessor.windows)

@@ -9,6 +9,7 @@ import torch
 
 import sslcli
 from sslcli.builders import load_dataset
+from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.runs.run import Run
 from tests.data.text.conftest import write
@@ -56,3 +57,31 @@ def test_features_are_those_of_evaluations(fixture: str, windows: int, request: 
     ]
     for samples in (texts, *files):
         assert torch.allclose(encoder.embed(samples), features, atol=1e-5)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_column_of_the_run_is_read_first(tmp_path: Path, named: bool):
+    """Named by the user, or the only one of its name that is known."""
+    column = "my text" if named else "review"
+    run = pretrain(tmp_path, *([f"dataset.text={column}"] if named else []), column=column)
+    encoder, rows = sslcli.load(run), [f"{text},other words,1" for text in DOCUMENTS]
+    path = write(tmp_path / "other.csv", [f"{column},text,id", *rows])
+    expected = encoder.embed(DOCUMENTS)
+    assert torch.equal(encoder.embed(path), expected)
+    assert [len(ids) for ids in encoder.preprocessor.encode(path)] == [len(text.split()) for text in DOCUMENTS]
+    data = load_dataset({"dataset": {**run.config["dataset"], "path": path, "text": "auto"}}, like=encoder.preprocessor)
+    assert data.preprocessor.column == column
+    renamed = write(tmp_path / "renamed.csv", ["text,id", *(f"{text},1" for text in DOCUMENTS)])
+    assert torch.equal(encoder.embed(renamed), expected)
+
+
+def test_column_that_is_missing_has_a_hint_that_works(tmp_path: Path, cli):
+    run = pretrain(tmp_path, "dataset.text=body_of_it", column="body_of_it")
+    path = write(tmp_path / "other.csv", ["remark,id", *(f"{text},1" for text in DOCUMENTS)])
+    with pytest.raises(RequestError, match="no column named body_of_it, text, sentence") as error:
+        sslcli.load(run).embed(path)
+    select = "dataset=text_table dataset.path=FILE dataset.text=NAME"
+    assert select in error.value.message
+    words = select.replace("FILE", path).replace("NAME", "remark").split()
+    done = cli("embed", str(run.path), *words, f"out={tmp_path / 'out.npz'}", "device=cpu")
+    assert done.code == 0, done.err

@@ -22,6 +22,8 @@ from sslcli.data.text.readers.json_lines import JsonLinesFile, is_json
 from sslcli.errors import DataError, RequestError, listing
 
 TEXTS = ("text", "sentence", "document", "review", "content", "body", "comment", "message", "article", "abstract")
+TEXT = TEXTS[0]
+SELECT = "dataset.text=NAME"
 MAX_CELL = 1 << 30  # characters; what is longer than dataset.max_bytes is cut
 QUOTING = ("auto", "csv", "none")
 
@@ -80,17 +82,27 @@ def open_rows(path: str, form: Format) -> RowFile:
     return file
 
 
-def choose_columns(file: RowFile, text: str, label: str | None, several: bool, notes: list[str]) -> Columns:
+def choose_columns(
+    file: RowFile,
+    text: str,
+    label: str | None,
+    several: bool,
+    notes: list[str],
+    preferred: str = TEXT,
+    select: str = SELECT,
+) -> Columns:
     """The columns that `dataset.text` and `dataset.label` name. `several`: there are files for the splits, so that no column says
-    them. RequestError where there is no such column."""
+    them. `preferred`, `select`: as in `TableReader`. RequestError where there is no such column."""
     split = None if several else next((c for c in file.columns if normalize_name(c) in SPLITS), None)
     others = [c for c in file.columns if c != split]
     if text == "auto":
-        found = [c for word in TEXTS for c in others if normalize_name(c) == word]
+        found = [c for c in others if c == preferred]
+        found += [c for word in TEXTS for c in others if normalize_name(c) == word]
         found = found or (others if len(others) == 1 else [])
         if not found:
+            words = (escape(preferred), *TEXTS)
             raise RequestError(
-                f"{file.what} has no column named {', '.join(TEXTS)}: dataset.text=NAME selects another one",
+                f"{file.what} has no column named {', '.join(dict.fromkeys(words))}: {select} selects another one",
                 f"its columns: {listing(map(escape, file.columns), 12)}",
             )
         text = found[0]
@@ -105,7 +117,8 @@ class TableReader:
     """Adds the rows of tables of one data set to a collector.
 
     text, label: as in `choose_columns`. several: there are files for the splits. columns: those of the first file, which the others
-    must have too, except for the label."""
+    must have too, except for the label. preferred: the column of text where `text` is auto and the first file has it. select: what
+    names another column of text, in hints."""
 
     collector: Collector
     form: Format
@@ -114,12 +127,16 @@ class TableReader:
     several: bool
     notes: list[str]
     columns: Columns | None = None
+    preferred: str = TEXT
+    select: str = SELECT
 
     def read(self, path: str, part: str) -> None:
         """Add the rows of a file. RequestError, DataError."""
         file = open_rows(path, self.form)
         if self.columns is None:
-            self.columns = choose_columns(file, self.text, self.label, self.several, self.notes)
+            self.columns = choose_columns(
+                file, self.text, self.label, self.several, self.notes, self.preferred, self.select
+            )
             shown = "" if self.columns.label is None else f"; label: {escape(self.columns.label)}"
             self.notes.append(f"column of text: {escape(self.columns.text)}{shown}")
         own = self._own(file)
@@ -160,7 +177,7 @@ class TableReader:
                 and not _names_splits(columns.split, block[columns.split])
             ):
                 columns = replace(columns, split=None)
-            texts = _texts(file, columns.text, block[columns.text], lines)
+            texts = _texts(file, columns.text, block[columns.text], lines, self.select)
             numeric = numeric and all(PLAIN.fullmatch(t.strip()) for t in texts if t.strip())
             labels = None if columns.label is None else [cell_text(v) for v in block[columns.label]]
             parts = np.full(len(lines), PARTS.index(part), np.int8)
@@ -172,7 +189,7 @@ class TableReader:
         if numeric:
             raise DataError(
                 f"{file.what}: the column {escape(columns.text)} holds numbers, where text is expected",
-                f"dataset.text=NAME selects another one of {listing(map(escape, file.columns), 12)}",
+                f"{self.select} selects another one of {listing(map(escape, file.columns), 12)}",
             )
         return words.counts
 
@@ -207,17 +224,15 @@ class _SplitWords:
         return out
 
 
-def _texts(file: RowFile, name: str, cells: Any, lines: np.ndarray) -> list[str]:
+def _texts(file: RowFile, name: str, cells: Any, lines: np.ndarray, select: str) -> list[str]:
     if isinstance(cells, np.ndarray):
-        raise DataError(
-            f"{file.what}: the column {escape(name)} holds numbers, where text is expected", "dataset.text=NAME"
-        )
+        raise DataError(f"{file.what}: the column {escape(name)} holds numbers, where text is expected", select)
     for line, cell in zip(lines, cells, strict=True):
         if not isinstance(cell, str):
             problem = (
                 f"has no {escape(name)}" if cell is None else f"{escape(name)} is {type(cell).__name__}, not a string"
             )
-            raise DataError(f"{file.what}, line {line:,}: {problem}", "dataset.text=NAME selects another key")
+            raise DataError(f"{file.what}, line {line:,}: {problem}", f"{select} selects another key")
     return list(cells)
 
 
