@@ -91,7 +91,7 @@ class BERT(TokenBackbone):
         if self.pool == "cls":
             return tokens[:, 0]
         if self.pool == "last":
-            return tokens[torch.arange(len(x), device=x.device), self.last(x)]
+            return tokens[torch.arange(x.shape[0], device=x.device), self.last(x)]  # len(x) is a constant in an exported program
         count = self.present(x).sum(dim=1, keepdim=True)
         return tokens.sum(dim=1) / count.clamp(min=1)  # padding is 0
 

@@ -95,9 +95,9 @@ def token_layout(
 
     attend: (N, N) or (B, N, N) bool, which tokens (columns) each token (row) may attend to. causal: only those up to it, by their
     positions `order` (B, N), None where tokens are in order. Tokens that are not present are never attended to. A token that may
-    attend to none attends to itself, so that nothing is NaN. static: no shape may depend on values."""
+    attend to none attends to itself, so that nothing is NaN. static: no shape may depend on values, as in an exported program."""
     b, n = present.shape
-    if static:
+    if static or torch.compiler.is_compiling():
         mask = attention_mask(present, attend, order, causal)
         return TokenLayout((b, n), n, present, mask=mask)
     length, slots, index = n, None, None

@@ -83,12 +83,12 @@ class FrameBackbone(Backbone):
 
     def from_frame_values(self, values: Tensor) -> Tensor:
         x = values.unflatten(2, (self.stride, self.channels)).permute(0, 3, 1, 2).flatten(2)
-        return x[:, :, : self.input_shape[-1]].reshape(len(x), *self.input_shape)
+        return x[:, :, : self.input_shape[-1]].reshape(x.shape[0], *self.input_shape)
 
     def crop(self, x: Tensor, start: Tensor, count: int) -> Tensor:
         """(B, *shape) -> (B, ..., count * stride), the steps of `count` frames from number `start` (B,) on; NaN after the end."""
         at = start[:, None] * self.stride + torch.arange(count * self.stride, device=x.device)
-        at = at.view(len(x), *[1] * (x.ndim - 2), -1)
+        at = at.view(x.shape[0], *[1] * (x.ndim - 2), -1)
         inside = x.gather(-1, at.clamp(max=x.shape[-1] - 1).expand(*x.shape[:-1], -1))
         return inside.masked_fill(at >= x.shape[-1], math.nan)
 

@@ -60,7 +60,7 @@ class PatchTST(ViT):
     def channel_features(self, x: Tensor) -> Tensor:
         """(B, C, n * dim): the tokens of each channel; those that are all padding are 0."""
         tokens, valid = self.tokens(x)[:, self.prefix :], self.present(x)
-        return torch.where(valid[:, :, None], tokens, 0.0).view(len(x), self.input_shape[0], -1)
+        return torch.where(valid[:, :, None], tokens, 0.0).view(x.shape[0], self.input_shape[0], -1)
 
     def _least(self) -> list[int]:
         return [self.patch]
@@ -73,7 +73,7 @@ class PatchTST(ViT):
     def _attention_mask(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """(B, 1 + n, 1 + n): tokens attend to those of their channel, the class token to all of them."""
         channels, valid = self.input_shape[0], self.present(x)
-        of = torch.arange(channels, device=x.device).repeat_interleave(valid.shape[1] // channels).expand(len(x), -1)
+        of = torch.arange(channels, device=x.device).repeat_interleave(valid.shape[1] // channels).expand(x.shape[0], -1)
         if keep is not None:
             valid, of = valid.gather(1, keep), of.gather(1, keep)
         of = F.pad(of, (1, 0), value=-1)  # of the class token
@@ -99,7 +99,7 @@ class PatchTST(ViT):
         """(B, C, T) -> (B, C n, patch): the windows of the first channel first, the last one padded with NaN."""
         n = self._grid(x)[1]
         padded = F.pad(x, (0, n * self.patch - x.shape[2]), value=float("nan"))
-        return padded.reshape(len(x), x.shape[1] * n, self.patch)
+        return padded.reshape(x.shape[0], x.shape[1] * n, self.patch)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         return patches.reshape(len(patches), self.input_shape[0], -1)[:, :, : self.input_shape[1]]

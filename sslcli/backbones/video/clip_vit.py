@@ -64,7 +64,7 @@ class ClipViT(ViT):
         return [self.tube, self.patch, self.patch]
 
     def _embed_patches(self, x: Tensor) -> Tensor:
-        return self.patch_embed(self._tubes(x)).unflatten(0, (len(x), -1)).flatten(1, 2)
+        return self.patch_embed(self._tubes(x)).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
 
     def _tubes(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B n, C tube, h, w): the frames of a tube as channels of one image, cropped to full patches."""
@@ -89,8 +89,8 @@ class ClipViT(ViT):
     def patchify(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, N, tube * p * p * C): frame by frame, pixels in row-major order, channels last."""
         (t, h, w), p = self._grid(x), self.patch
-        x = self._tubes(x).view(len(x), t, x.shape[1], self.tube, h, p, w, p)
-        return x.permute(0, 1, 4, 6, 3, 5, 7, 2).reshape(len(x), t * h * w, -1)
+        x = self._tubes(x).view(x.shape[0], t, x.shape[1], self.tube, h, p, w, p)
+        return x.permute(0, 1, 4, 6, 3, 5, 7, 2).reshape(x.shape[0], t * h * w, -1)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         (t, h, w), p = self.grid, self.patch
