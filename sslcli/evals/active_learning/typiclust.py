@@ -5,11 +5,11 @@ samples come from k-means with k = n + m clusters: the most typical sample of ea
 are then no subset of those for n = 100.
 
 Deviation: here the clusters are nested, so that the first 50 of 100 picks are the picks for n = 50. k-means with 500 clusters, the
-most that the authors' code uses, is followed by Ward's hierarchical clustering of the centers. Each of the 500 clusters proposes its
-most typical sample, and where Ward merges two clusters, the proposal which is more typical of the merged one becomes its proposal.
+most that the authors' code uses, is followed by Ward's hierarchical clustering of the centers. Each of the 500 clusters proposes
+its most typical sample, and where Ward merges two clusters, the proposal which is more typical of the merged one is proposed by it.
 As published, the neighbors of a sample are those in its cluster: 20, at most half of the cluster. The first pick is the proposal of
-all samples; then the clusters are split in the reverse order of the merges, and whenever a split leaves a cluster without a pick and
-without a labeled sample, its proposal is next. So n picks are the proposals of n clusters.
+all samples; then the clusters are split in the reverse order of the merges, and whenever a split leaves a cluster without a pick
+and without a labeled sample, its proposal is next. So n picks are the proposals of n clusters.
 
 Measured beside the publication's k-means in docs/results/picks.md.
 
@@ -87,7 +87,7 @@ def _fine_clusters(z: Tensor, seed: int) -> _Fine:
 
 
 def _nearest(z: Tensor, queries: Tensor) -> Tensor:
-    """(q, k): the distances of unit vectors (q, d) to their nearest neighbors among z (n, d), ascending, one more than are needed."""
+    """(q, k): the distances of unit vectors (q, d) to their nearest among z (n, d), ascending, one more than are needed."""
     return distance(nearest_neighbors(z, queries, min(NEIGHBORS + 1, len(z)))[0])
 
 
