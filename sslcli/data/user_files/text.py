@@ -12,9 +12,9 @@ from sslcli.data.text.corpus import TRAIN
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
-from sslcli.data.text.readers.folder import is_text_name, read_folder
-from sslcli.data.user_files.samples import FilePart, UserFiles, join, read_each
-from sslcli.errors import RequestError
+from sslcli.data.text.readers.folder import is_text_name
+from sslcli.data.user_files.samples import FilePart, UserFiles, join, list_files, none_readable
+from sslcli.errors import DataError, RequestError
 
 ENDINGS = (*TABLES, ".json")
 EXPECTED = "text files (.txt), a folder of them, or tables with a column of text (.csv, .tsv, .jsonl, .parquet)"
@@ -32,21 +32,49 @@ def read_text_files(paths: Sequence[str], preprocessor: TextPreprocessor, notes:
         (f for f in files if not os.path.isdir(f) and not is_text_name(f) and stem(f, ENDINGS) is None), None
     ):
         raise RequestError(f"{escape(other)} is no text, which this encoder takes", f"expected {EXPECTED}")
-    return join(*read_each(files, lambda path: _read(path, preprocessor)))
+    parts, unreadable = list[FilePart](), dict[str, str]()
+    for file in files:
+        try:
+            parts += (
+                _read_folder(file, preprocessor, unreadable) if os.path.isdir(file) else [_read(file, preprocessor)]
+            )
+        except DataError as error:
+            unreadable[file] = error.message
+    if not parts:
+        raise none_readable(unreadable)
+    return join(parts, unreadable)
 
 
 def _has_text(folder: str) -> bool:
     return any(is_text_name(name) for _, _, names in os.walk(folder) for name in names)
 
 
+def _read_folder(path: str, preprocessor: TextPreprocessor, unreadable: dict[str, str]) -> list[FilePart]:
+    """The documents in the .txt files below a folder, where there are any; the others become `unreadable`."""
+    collector, n = Collector(MAX_BYTES), 0
+    for file, _ in list_files(path, is_text_name, "text files", unreadable):
+        try:
+            if collector.read_file(file, os.path.relpath(file, path)):
+                n += 1
+            else:
+                unreadable[file] = "the file holds no text"
+        except DataError as error:
+            unreadable[file] = error.message
+    return [_part(path, collector, preprocessor, [], folder=True)] if n else []
+
+
 def _read(path: str, preprocessor: TextPreprocessor) -> FilePart:
-    collector, notes, folder = Collector(MAX_BYTES), list[str](), os.path.isdir(path)
-    if folder:
-        read_folder(path, "none", collector, notes)
-    elif is_text_name(path):
+    collector, notes = Collector(MAX_BYTES), list[str]()
+    if is_text_name(path):
         collector.read_lines(path, "train")
     else:
         preprocessor.table_reader(collector, "auto", notes).read(path, "train")
+    return _part(path, collector, preprocessor, notes)
+
+
+def _part(
+    path: str, collector: Collector, preprocessor: TextPreprocessor, notes: list[str], folder: bool = False
+) -> FilePart:
     corpus = collector.corpus(notes)
     corpus.parts[:] = TRAIN
     options = Options(holdout=0, windows=preprocessor.windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 import sslcli
 from sslcli.builders import load_dataset
-from sslcli.errors import RequestError
+from sslcli.data.user_files.text import read_text_files
+from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.runs.run import Run
 from tests.data.text.conftest import write
@@ -85,3 +87,39 @@ def test_column_that_is_missing_has_a_hint_that_works(tmp_path: Path, cli):
     words = select.replace("FILE", path).replace("NAME", "remark").split()
     done = cli("embed", str(run.path), *words, f"out={tmp_path / 'out.npz'}", "device=cpu")
     assert done.code == 0, done.err
+
+
+def test_folder_is_read_as_its_files(run: Run, tmp_path: Path):
+    """Also where files in it cannot be read, or are empty."""
+    folder = tmp_path / "mixed"
+    good = [write(folder / f"{name}.txt", text) for name, text in (("a", "word1 good"), ("sub/c", "word2\nbad"))]
+    bad = {write(folder / "b.txt", b"ab\xff"): "line 1, byte 2", write(folder / "d.txt", ""): "empty"}
+    bad |= {write(folder / "e.txt", " \n"): "no text"}
+    encoder, notes = sslcli.load(run), list[str]()
+    found = read_text_files([str(folder)], encoder.preprocessor, notes)
+    assert (list(found.ids), list(found.paths)) == (good, good)
+    assert found.unreadable.keys() == bad.keys()
+    assert all(part in found.unreadable[path] for path, part in bad.items())
+    with pytest.raises(DataError, match=r"\w\.txt cannot be read"):
+        encoder.embed(str(folder))
+    both = read_text_files([good[0], str(folder)], encoder.preprocessor, notes)
+    assert (len(both.dataset.train), both.unreadable) == (3, found.unreadable)
+    for path in (*good, next(iter(bad))):
+        Path(path).unlink()
+    with pytest.raises(DataError, match=r"none of 2 files can be read: .*empty"):
+        read_text_files([str(folder)], encoder.preprocessor, notes)
+
+
+def test_predictions_of_a_folder_have_a_row_for_each_file(run: Run, tmp_path: Path, cli):
+    sslcli.evaluate(run, "probe")
+    for name, text in (("a", "word1 good"), ("c", "word2 bad")):
+        write(tmp_path / "mixed" / f"{name}.txt", text)
+    write(tmp_path / "mixed" / "b.txt", b"ab\xff")
+    done = cli("predict", str(run.path), "mixed", "out=out.csv", "device=cpu")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert {Path(row["path"]).name: bool(row["error"]) for row in rows} == {
+        "a.txt": False,
+        "c.txt": False,
+        "b.txt": True,
+    }

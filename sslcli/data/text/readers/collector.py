@@ -47,6 +47,16 @@ class Collector:
         self._lines.append(reader.lines.take())
         self._end(first, part, "empty line", reader.empty, path)
 
+    def read_file(self, path: str, name: str) -> bool:
+        """Add a training document without a label; False where the file is empty. DataError where it cannot be read."""
+        if not read_whole(path, self.builder):
+            return False
+        self._paths = [] if self._paths is None else self._paths
+        self._paths.append(name)
+        self._parts.append(np.array([PARTS.index("train")], np.int8))
+        self._labels.append(np.array([-1], np.int32))
+        return True
+
     def read_files(self, paths: Sequence[str], names: Sequence[str], classes: Sequence[str | None], part: str) -> None:
         """Add a document for each file, with its class."""
         first, empty, kept = len(self.builder), 0, []
