@@ -15,6 +15,7 @@ from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.probe import probe
+from tests.conftest import SMOKE
 from tests.evals import learners
 
 QUICK = {"epochs": 0, "min_steps": 60, "augment": "weak"}  # a recipe
@@ -195,3 +196,21 @@ def test_subset_keeps_inputs_names_and_errors():
     assert (both.name_of(1), both.name_of(2), both.names[11]) == ("f2", "f0", "f9")
     assert torch.equal(both.read(1), source.x[2])
     assert torch.equal(both.read(2), source.x[0])
+
+
+def test_views_of_several_sizes(cli):
+    """Weak views have the size of a sample, those of pretraining half of it."""
+    half = ["augmentation=symmetric", "+augmentation.global.random_resized_crop.size=0.5"]
+    run = cli("pretrain", "method=simsiam", *SMOKE, *half, "train.eval_every=0")
+    assert run.code == 0, run.err
+    words = [
+        "labels=2/class",
+        "evaluator.epochs=1",
+        "evaluator.min_steps=2",
+        "evaluator.mixup=0.5",
+        "device=cpu",
+        "--json",
+    ]
+    tuned = cli("eval", "finetune", f"run={run.last}", *words)
+    assert tuned.code == 0, tuned.err
+    assert 0 < json.loads(tuned.out)["numbers"]["top1"] <= 1

@@ -190,10 +190,11 @@ class _Training:
                     factor = lr * cosine(step / length.steps, WARMUP)
                     for group in optimizer.param_groups:
                         group["lr"] = factor * group["factor"]
-                    x, places = next(stream)
-                    x, targets = objective.targets(x, y[places], recipe, derive(self.seed, "mixing", step))
+                    mixing = derive(self.seed, "mixing", step)
+                    parts = [objective.targets(x, y[places], recipe, mixing) for x, places in next(stream)]
                     with data.training_autocast():
-                        z = backbone(x)
+                        z = torch.cat([backbone(x) for x, _ in parts])
+                    targets = torch.cat([of_part for _, of_part in parts])
                     outputs = head(z.float())
                     loss = objective.loss(outputs, targets, recipe)
                     optimizer.zero_grad(set_to_none=True)
@@ -208,7 +209,7 @@ class _Training:
 
 
 def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed: int):
-    """Endless (inputs (B * views, ...), places of their samples (B * views,)) on the device."""
+    """Lists of (inputs (B * views, ...), places of their samples (B * views,)) on the device, one for each size of views."""
     plan = dict.fromkeys(recipe.kinds, length.views)
     views = Views(plan, data.recipes or {}, data.dataset)
     workers = data.workers if source.resident is None else 0
@@ -224,11 +225,14 @@ def _stream(source: Source, data: EvalData, recipe: Recipe, length: Length, seed
     batches = loader.stream()
     try:
         for batch in batches:
-            x = torch.cat(batch.views) if len(batch.views) > 1 else batch.views[0]
-            if data.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
             assert batch.labels is not None
-            yield x, batch.labels.repeat(len(batch.views))
+            parts = []
+            for size in dict.fromkeys(view.shape for view in batch.views):
+                alike = [view for view in batch.views if view.shape == size]
+                x = torch.cat(alike) if len(alike) > 1 else alike[0]
+                x = x.contiguous(memory_format=torch.channels_last) if data.channels_last else x
+                parts.append((x, batch.labels.repeat(len(alike))))
+            yield parts
     finally:
         batches.close()
 
