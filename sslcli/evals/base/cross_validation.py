@@ -78,6 +78,10 @@ class Pooled:
         self.data, self.source = data, Concat(data.dataset.train, test)
         assert self.source.labels is not None
         self.labels = self.source.labels
+        known = torch.nonzero(self.labels >= 0).flatten()
+        y = self.labels[known]
+        self.tested = known[y.bincount()[y] > 1]  # nothing predicts a class whose only label is left out
+        self.untested = len(known) - len(self.tested)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def features(self, backbone: nn.Module | None) -> tuple[Tensor, Tensor]:
@@ -92,8 +96,8 @@ class Pooled:
         return self._known[id(backbone)]
 
     def divided(self, index: int) -> Iterator[Fold]:
-        """The folds of one division: at most FOLDS, as many as the smallest class has samples."""
-        known = torch.nonzero(self.labels >= 0).flatten()
+        """The folds of one division: at most FOLDS, as many as the smallest class with two samples or more has."""
+        known = self.tested
         y = self.labels[known]
         smallest = int(y.unique(return_counts=True)[1].min())
         groups = None if self.source.groups is None else self.source.groups[known]
@@ -148,7 +152,7 @@ def cross_validated(evaluate: Callable[..., Result], backbone: nn.Module, data: 
         metrics,
         _protocol(
             [result for fold_results in draws for _, result in fold_results],
-            len(pooled.source),
+            pooled,
             len(predictions.ids),
             seeds,
             count,
@@ -167,8 +171,7 @@ def _classifier(
     parts = [(fold, result, result.fitted) for fold, result in fold_results if result.fitted is not None]
     if not parts:
         return None
-    known = torch.nonzero(pooled.labels >= 0).flatten()
-    whole = Fold(pooled.data, pooled, {"train": torch.arange(len(pooled.source)), "test": known})
+    whole = Fold(pooled.data, pooled, {"train": torch.arange(len(pooled.source)), "test": pooled.tested})
     fitted = evaluate(backbone, whole, seeds=1, baselines=False).fitted
     assert fitted is not None
     confidence = [fit.confidence for _, _, fit in parts if fit.confidence is not None]
@@ -212,18 +215,19 @@ def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
     return Confusion(counts, data.dataset.classes)
 
 
-def _protocol(results: list[Result], samples: int, labeled: int, seeds: int, count: int) -> Record:
+def _protocol(results: list[Result], pooled: Pooled, tested: int, seeds: int, count: int) -> Record:
     first = results[0].protocol
     notes = [note for r in results for note in r.protocol.get("notes", [])]
+    of_class = "of a class with two or more " if pooled.untested else ""
     protocol = {
         **first,
         "seeds": seeds,
         "std": "standard deviation over divisions into folds (n - 1)",
-        "splits": {"train": samples, "labelled": labeled, "test": labeled},
+        "splits": {"train": len(pooled.source), "labelled": tested + pooled.untested, "test": tested},
         "cross_validation": {
             "folds": count,
             "divisions": seeds,
-            "tested": "each labelled sample once a division, by what was fitted to the labels of the other folds",
+            "tested": f"each labelled sample {of_class}once a division, by what was fitted to the labels of the other folds",
         },
         "notes": list(dict.fromkeys(notes)),
     }

@@ -20,7 +20,7 @@ from sslcli.evals.artefacts.tables import clips_of, tables_of
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
-from sslcli.evals.inputs.label_file import FEW
+from sslcli.evals.inputs.label_file import FEW, measured_notes
 from sslcli.runs import Record, loggers, results
 from sslcli.runs.encoder import read_info
 from sslcli.runs.find import find
@@ -136,16 +136,24 @@ def run_worker(job: Record) -> None:
 def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
     """The result of the evaluator that `node` configures, in cross-validation where labels are few; warns of few test samples."""
     function = instantiate.partial("evaluator", node, "backbone", "data")
-    if cross_validation.applies(node, model.data):
+    folds = cross_validation.applies(node, model.data)
+    measured = measured_notes(model.dataset, folds)
+    for note in measured:
+        console.say(note)
+    if folds:
         result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
     else:
         result = function(model.backbone, model.data)
     result.artefacts |= clips_of(result.artefacts)
+    if measured:
+        result.protocol.setdefault("notes", []).extend(measured)
     splits = result.protocol.get("splits", {})
     if "labelled" in splits and 0 < (n := splits.get("test", 0)) < FEW:
         doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"
         result.protocol.setdefault("notes", []).append(doubt)
-        console.warn(doubt, "more labels; of a file (labels=FILE.csv) probe and knn test every one")
+        console.warn(
+            doubt, "more labels" + ("" if folds else "; of a file (labels=FILE.csv) probe and knn test every one")
+        )
     return result
 
 

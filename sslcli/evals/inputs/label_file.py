@@ -11,9 +11,9 @@ The test samples are the first of these that applies:
 2. the test split of the data set, if it has labels; none of its samples may be named in the file;
 3. the rows whose samples are in the (unlabeled) test split, which pretraining held out, if there are at least 50 and
    every class is among them and among the other rows;
-4. a fifth of the rows, stratified by class, at least one per class. Pretraining may have seen these samples, without
-   labels; the notes report this. If they are fewer than 50, `probe` and `knn` test every row, in cross-validation
-   (`cross_validation.py`).
+4. a fifth of the rows, stratified by class, at least one per class; the sample of a class with a single label is a training
+   sample, and a warning names the class. Pretraining may have seen these samples, without labels; the notes report this. If
+   they are fewer than 50, `probe` and `knn` test every row, in cross-validation (`cross_validation.py`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sslcli.data.files.label_text import class_warnings
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, examples, find, read
-from sslcli.evals.inputs.label_subsets import Amount, draw
+from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw
 from sslcli.runs import Record
 
 HOLDOUT = 0.2
@@ -81,15 +81,26 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
 
     test, how = explicit, "the rows whose split is test"
     if not explicit.any():
-        test, how = _choose_test_rows(y, in_test, len(classes), file)
-    notes.append(f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}")
-    seen = int((test & ~in_test).sum())
-    if seen:
-        notes.append(f"{seen:,} of these lie in the training split: pretraining may have seen them, without labels")
-    if not explicit.any() and int(test.sum()) < FEW:
-        details["labels"]["few"] = True
-        notes.append(f"few labels: probe and knn test each of the {len(y):,} once, in stratified cross-validation")
+        test, how = _choose_test_rows(y, in_test, classes, file, notes)
+    measured = [f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}", *_seen(test & ~in_test)]
+    if not explicit.any() and int(test.sum()) < FEW:  # `measured_notes` reports how each evaluator measures
+        testable = y.bincount()[y] > 1
+        how = f"few labels: each of the {int(testable.sum()):,} is tested once, in stratified cross-validation"
+        details["labels"] |= {"few": True, "split": measured, "folds": [how, *_seen(testable & ~in_test)]}
+    else:
+        notes += measured
     return _split_dataset(dataset, pool, places, y, test, classes, details), notes
+
+
+def measured_notes(dataset: Dataset, cross_validated: bool) -> list[str]:
+    """Where labels are few: what an evaluator measures on, in cross-validation or on the test split."""
+    notes: list[str] = dataset.details.get("labels", {}).get("folds" if cross_validated else "split", [])
+    return notes
+
+
+def _seen(seen: Tensor) -> list[str]:
+    n = int(seen.sum())
+    return [f"{n:,} of these lie in the training split: pretraining may have seen them, without labels"] if n else []
 
 
 def with_label_fingerprint(dataset: Dataset) -> Dataset:
@@ -100,19 +111,31 @@ def with_label_fingerprint(dataset: Dataset) -> Dataset:
     return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}".encode()).hexdigest())
 
 
-def _choose_test_rows(y: Tensor, in_test: Tensor, classes: int, file: str) -> tuple[Tensor, str]:
+def _choose_test_rows(
+    y: Tensor, in_test: Tensor, names: tuple[str, ...], file: str, notes: list[str]
+) -> tuple[Tensor, str]:
     """Choose the test rows if neither the file nor the data set defines them: a mask (m,), and the reason."""
-    if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == classes for part in (in_test, ~in_test)):
+    sizes = y.bincount(minlength=len(names))
+    present = int((sizes > 0).sum())
+    if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == present for part in (in_test, ~in_test)):
         return in_test, "those in the test split that pretraining held out"
-    small = y.bincount(minlength=classes)
-    if int(small.min()) < 2:
+    check_two_classes(y, names, file)
+    single = [escape(names[c]) for c in torch.nonzero(sizes == 1).flatten().tolist()]
+    are = f"{listing(single, 5)} {'has' if len(single) == 1 else 'have'} a single label"
+    if int((sizes > 1).sum()) < 2:
         raise DataError(
-            f"{escape(file)} has a class with a single label, and there is no labelled test split: nothing is left to measure on",
-            "label two samples of each class at least, better ten; or say in a column `split` which rows test",
+            f"{escape(file)}: {are}, and there is no labelled test split: two classes with two labels are needed to measure",
+            "label another sample of each class, better ten of each; or say in a column `split` which rows test",
         )
+    if single:
+        notes.append(
+            f"warning: {are} in {escape(file)}: used in training, not measured; label another sample of each such class"
+        )
+    rows = torch.nonzero(sizes[y] > 1).flatten()
     test = torch.zeros(len(y), dtype=torch.bool)
-    test[draw(y, Amount("count", max(classes, math.ceil(HOLDOUT * len(y)))), 0, 0)] = True
-    return test, f"a stratified {HOLDOUT:.0%} of {len(y):,}, as there is no labelled test split"
+    count = max(present - len(single), math.ceil(HOLDOUT * len(rows)))
+    test[rows[draw(y[rows], Amount("count", count), 0, 0)]] = True
+    return test, f"a stratified {HOLDOUT:.0%} of {len(rows):,}, as there is no labelled test split"
 
 
 def _split_dataset(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.label_warnings import HOW_TO_LABEL
 from sslcli.errors import DataError, RequestError, listing
@@ -57,6 +58,9 @@ def parse(labels: str | int, dataset: Dataset | None = None, any_task: bool = Fa
                 f"labels={labels}: this file was not read",
                 f"give labels={labels} as a top-level key, not as a key of the evaluator",
             )
+        if dataset is not None and dataset.train.labels is not None:
+            y = dataset.train.labels
+            check_two_classes(y[y >= 0], dataset.classes, read, "training label")
         return Amount("all", file=read)
     if text == "all":
         return Amount("all")
@@ -71,6 +75,16 @@ def parse(labels: str | int, dataset: Dataset | None = None, any_task: bool = Fa
             raise RequestError(f"labels={labels}: at least one label a class is needed", f"try {FORMS}")
         return Amount("per class" if "class" in text else "count", number)
     raise RequestError(f"labels={labels!r} is not understood", f"try {FORMS}")
+
+
+def check_two_classes(y: Tensor, names: tuple[str, ...], file: str, what: str = "label") -> None:
+    """DataError where the labels `y` (m,) of a file are of one class."""
+    if len(classes := y.unique()) == 1:
+        raise DataError(
+            f"{escape(file)} has {plural(len(y), what)}, all of the class {escape(names[int(classes)])}: "
+            "at least 2 classes are required",
+            "label samples of another class too",
+        )
 
 
 def check(y: Tensor, split: str, name: str, classes: int = 2) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from PIL import Image
 from sslcli.data.dataset import Dataset
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
+from sslcli.evals.artefacts.predictions import FILE
 from sslcli.evals.attentive import attentive
+from sslcli.evals.base.cross_validation import cross_validated
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.finetune import finetune
-from sslcli.evals.inputs.label_file import apply_label_file, is_file, with_label_fingerprint
+from sslcli.evals.inputs.label_file import apply_label_file, is_file, measured_notes, with_label_fingerprint
 from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
@@ -148,15 +151,55 @@ def test_label_file_holds_out_a_fifth_without_test_rows(write):
         assert int((rows.train.labels >= 0).sum()) == 16
         assert not set(rows.test.names) & set(rows.train.names)  # no feature of a test sample standardises anything
         assert len(rows.train) == 36
-        assert any("without labels" in note for note in notes)
         assert rows.details["labels"]["few"]
-        assert "cross-validation" in notes[-1]
-        assert any("stratified 20%" in note for note in notes)
+        assert "each of the 20 is tested once" in measured_notes(rows, cross_validated=True)[0]
+        assert "4 labelled samples: a stratified 20% of 20" in measured_notes(rows, cross_validated=False)[0]
+        for folds in (True, False):
+            assert "without labels" in measured_notes(rows, folds)[-1]
+        assert not any(
+            "cross-validation" in note or "20%" in note for note in notes
+        )  # each is true for some evaluators
     again, _ = apply_label_file(class_name(labels=False), file)
     assert list(again.test.names) == list(rows.test.names)
-    with pytest.raises(DataError, match="a single label") as error:
+    with pytest.raises(DataError, match="dog has a single label") as error:
         apply_label_file(class_name(labels=False), write(lines([0, 1, 2])))
     assert "split" in error.value.hint
+
+
+def test_label_file_trains_on_a_class_with_one_label(write, capsys):
+    file = write(lines(range(20)) + "a30.png,DOG\n")
+    rows, notes = apply_label_file(class_name(labels=False), file)
+    assert any("DOG has a single label" in note and note.startswith("warning") for note in notes)
+    assert any("nearly the same name, such as DOG and dog" in note for note in notes)
+    assert sorted(rows.test.labels.tolist()) == [1, 1, 2, 2]
+    assert int((rows.train.labels == 0).sum()) == 1
+    data = EvalData(rows, untrained=toys.Blind)
+    for evaluate in (partial(probe, labels=file), partial(knn, k=3, labels=file)):
+        result = cross_validated(evaluate, toys.Rows(), data, 2)
+        assert result.protocol["splits"] == {"train": 40, "labelled": 21, "test": 20}
+        assert "photos/a30.png" not in [
+            list(rows.train.names)[i] for i in result.artefacts[FILE].ids.tolist() if i < 36
+        ]
+        if result.fitted is not None:
+            assert result.fitted.make().classes == ("DOG", "cat", "dog")
+    assert "each of the 20 is tested" in measured_notes(rows, cross_validated=True)[0]
+
+
+def test_label_file_of_known_classes_may_leave_one_out(write):
+    unlabeled = replace(class_name(labels=False), classes=("cat", "dog", "fox"))
+    rows, notes = apply_label_file(unlabeled, write(lines(range(8))))
+    assert sorted(rows.test.labels.tolist()) == [0, 1]
+    assert not any("single label" in note for note in notes)
+
+
+def test_label_file_of_one_class_is_named(write):
+    file = write(lines([0, 2, 4, 6]))
+    with pytest.raises(DataError, match=r"labels\.csv has 4 labels, all of the class cat"):
+        apply_label_file(class_name(labels=False), file)
+    rows, _ = apply_label_file(class_name(), file)  # a labeled test split: anomaly trains on one class
+    for evaluate in (probe, knn, finetune, attentive):
+        with pytest.raises(DataError, match=r"labels\.csv has 4 training labels, all of the class cat"):
+            evaluate(None, EvalData(rows), labels=file)
 
 
 def test_label_file_split_column_selects_test_rows(write):
@@ -256,6 +299,11 @@ def test_label_file_for_unlabeled_folder_from_the_cli(cli, photos, resident, mon
     assert float(dict(line.split() for line in found.out.splitlines())["probe.top1"]) > 0.7
     tuned = cli("eval", "finetune", *few, "evaluator.min_steps=5", "evaluator.epochs=0", "evaluator.baselines=false")
     assert tuned.code == 0, tuned.err
+    assert "measured on 8 labelled samples: a stratified 20% of 40" in tuned.err
+    assert "cross-validation" not in tuned.err
+    assert "each of the 40 is tested once" in found.err
+    assert "20%" not in found.err
+    assert any("each of the 40" in note for note in record["protocol"]["notes"])
     wrong = cli("eval", "probe", "evaluator.labels=labels.csv")
     assert wrong.code == 2
     assert "was not read" in wrong.err
@@ -266,11 +314,11 @@ def test_label_file_for_an_image_folder(photos):
     file.write_text("name,label\n" + "".join(f"p{i:02}.png,{i % 2}\n" for i in range(60)))
     for holdout in ("auto", 0.2):  # nothing, and as runs made before held it out
         rows = image_folder(str(photos / "photos"), holdout=holdout)
-        found, notes = apply_label_file(rows, str(file))
+        found, _ = apply_label_file(rows, str(file))
         assert found.classes == ("0", "1")
         assert len(found.test) == 12
         assert len(found.train) == 48
-        assert "few labels" in notes[-1]
+        assert found.details["labels"]["few"]
     for source in (found.train, found.test):
         bright = source.resident.tensor.float().mean(dim=(1, 2, 3)) > 100
         assert torch.equal(bright.long(), source.labels)
