@@ -91,6 +91,16 @@ def test_rows_without_text_are_counted(read_table: Read):
         read_table(["text,label", ",a", ",b"])
 
 
+def test_null_is_an_empty_cell(read_table: Read):
+    rows = [{"text": text, "label": label} for text, label in (("one", "a"), (None, "b"), ("two", None), ("", "a"))]
+    dataset = read_table("\n".join(map(json.dumps, rows)), "t.jsonl", holdout=0)
+    assert texts(dataset) == ["one", "two"]
+    assert dataset.train.labels.tolist() == [0, -1]  # type: ignore[union-attr]
+    assert "2 empty rows left out" in notes(dataset)
+    with pytest.raises(DataError, match="no row with text"):
+        read_table('{"text": null}', "t.jsonl")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -43,11 +43,12 @@ class JsonLinesFile:
         self.columns = list(keys)
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, Sequence[Any]]]]:
-        """Blocks of rows: the line of each (n,) int64, and by the name of a column its values (n,), None where there is none."""
+        """Blocks of rows: the line of each (n,) int64, and by the name of a column its values (n,): "" where it is null, None
+        where there is none."""
         rows = self._rows()
         while block := list(itertools.islice(rows, BLOCK)):
             lines = np.array([line for line, _ in block])
-            yield lines, {name: [row.get(name) for _, row in block] for name in names}
+            yield lines, {name: [_value(row, name) for _, row in block] for name in names}
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in self._lines():
@@ -73,3 +74,9 @@ class JsonLinesFile:
                 yield number, b"".join(rest)
                 rest, number = [line], number + 1
         yield number, b"".join(rest)
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    """The value of a key; null is an empty cell of a CSV file."""
+    value = row.get(name)
+    return "" if value is None and name in row else value
