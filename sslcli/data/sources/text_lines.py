@@ -8,10 +8,10 @@ import os
 from sslcli.console import escape
 from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_path, require_regular
-from sslcli.data.tables.find import beside, find_files
+from sslcli.data.tables.find import beside, find_files, stem
 from sslcli.data.text.build import Options, build_dataset
 from sslcli.data.text.lines import MAX_BYTES
-from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
 from sslcli.data.text.readers.folder import ENDINGS, UNITS, has_split_files, read_folder, split_files
 from sslcli.errors import RequestError
@@ -70,11 +70,19 @@ def text_lines(
         files = find_files(text, None, notes, ENDINGS, WHAT) if isinstance(text, str) else split_files(text)
         for part, paths in files.items():
             for file in paths:
-                collector.read_lines(file, part)
+                _read_lines(file, part, collector, notes)
     if test is not None:
         first = text if isinstance(text, str) else os.path.dirname(text[0]) or "."
-        collector.read_lines(require_regular(beside(test, first, what=WHAT)), "test")
+        _read_lines(require_regular(beside(test, first, what=WHAT)), "test", collector, notes)
     return build_dataset(name, collector.corpus(notes), options, notes, like)
+
+
+def _read_lines(path: str, part: str, collector: Collector, notes: list[str]) -> None:
+    if stem(path, TABLES) is not None:
+        notes.append(
+            f"warning: {escape(path)} is read line by line, with header and labels as text: dataset=text_table reads tables"
+        )
+    collector.read_lines(path, part)
 
 
 def _expand(path: str | None) -> str | list[str]:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +163,15 @@ def test_html_breaks(read_lines: Read):
     assert preprocessor(kept).tokenizer.pieces(kept.train.read(0))[:5] == ["one", "<", "br", "/", ">"]
     assert texts(replaced)[0] == "one two"
     assert preprocessor(replaced).encode(content)[0].tolist() == replaced.train.read(0).tolist()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.TSV", "t.jsonl", "t.csv.gz", "t.jsonl.xz", "t.txt"])
+def test_tables_are_read_with_a_warning(read_lines: Read, tmp_path: Path, name: str):
+    """Plain or compressed, as training or test split."""
+    content = b"text,label\none,a\ntwo,b\n"
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(Path(name).suffix, bytes)
+    dataset = read_lines(pack(content), name)
+    assert len(dataset.train) == 3
+    assert ("dataset=text_table reads tables" in notes(dataset)) == (name != "t.txt")
+    more = read_lines(LINES, "train.txt", test=write(tmp_path / name, pack(content)))
+    assert ("dataset=text_table reads tables" in notes(more)) == (name != "t.txt")
