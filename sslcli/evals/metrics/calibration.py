@@ -15,7 +15,7 @@ from sslcli.runs.files import replacing
 from sslcli.views.preview.base import FAINT, INK, PAPER
 
 BINS = 15
-COLDEST, HOTTEST = 0.02, 50.0  # bounds of the temperature: without errors on held-out samples there is no optimum
+COLDEST, HOTTEST = 0.02, 1e6  # bounds of the temperature: without errors, or at chance, there is no optimum
 
 
 def reliability(p: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
@@ -51,7 +51,7 @@ def nll(logits: Tensor, y: Tensor) -> float:
 def fit_temperature(logits: Tensor, y: Tensor) -> float:
     """T for which softmax(logits / T) has the lowest log loss. Guo et al., ICML 2017, Sec. 4.2.
 
-    In 1 / T the loss is convex: its slope is bisected. Between 0.02 and 50.
+    In 1 / T the loss is convex: its slope is bisected. Between 0.02 and 1e6: where logits say nothing, probabilities become equal.
     """
     keep = y >= 0
     logits = logits[keep] - logits[keep].amax(dim=1, keepdim=True)
