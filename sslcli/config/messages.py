@@ -124,6 +124,11 @@ def unknown_key(
     key = _unknown_inside(key, override_value(key, overrides), known)
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} - {leaf, "_target_", "summary"}
+    if key.startswith("augmentation.") and key.count(".") == 3 and parent in known:
+        return RequestError(
+            f"`{parent}` has no key `{leaf}`",
+            f"it has {listing(sorted(siblings))}; `+{key}=VALUE` sets a parameter that the recipe leaves at its default",
+        )
     # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
     elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
     best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)

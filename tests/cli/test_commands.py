@@ -39,6 +39,11 @@ from tests.conftest import SMOKE
         (["pretrain", "train.batch_size=5000"], "larger than the training split (1,437 samples)", "train.batch_size="),
         (["pretrain", "train.batch_size=9", "train.accumulate=2"], "not divisible", ""),
         (["pretrain", "method.plan={global: 2, local: 2}"], "`method.plan` has no key `local`", ""),
+        (
+            ["pretrain", "augmentation=symmetric", "augmentation.global.random_resized_crop.size=0.5"],
+            "`augmentation.global.random_resized_crop` has no key `size`",
+            "`+augmentation.global.random_resized_crop.size=VALUE`",
+        ),
         (["pretrain", "method.pred_dmi=3"], "`method` has no key `pred_dmi`", "method.pred_dim"),
         (["pretrain", "+method.foo=3"], "`method.foo` is not an argument of SimSiam", ""),
         (["pretrain", "backbone=vit_tiny", "backbone.patch=3"], "patch", ""),
