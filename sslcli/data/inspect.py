@@ -34,6 +34,7 @@ def inspect(dataset: Dataset, strict: bool = False, limit: float | None = None) 
     }
     details = dict(dataset.details)
     bad: dict[str, str] = dict(details.pop("bad", {}))
+    details.pop("left_out_names", None)  # `left_out` and `excluded` count them
     if strict:
         for source in splits.values():
             bad |= _decode_all(source)

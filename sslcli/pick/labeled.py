@@ -61,10 +61,10 @@ def known_labels(inputs: Inputs, encoder: TrainedEncoder, have: str | None) -> K
 
 def _places(rows: list[Row], column: str, inputs: Inputs, encoder: TrainedEncoder, file: str) -> Tensor:
     """The index of each row's sample: of the samples to pick from, then of the test split, which a file of labels may name too."""
-    n, name = len(inputs), inputs.dataset.name
+    n, dataset = len(inputs), inputs.dataset
     try:
-        return find(rows, column, inputs.source, n, name, file)
+        return find(rows, column, inputs.source, n, dataset, file)
     except DataError:
         if inputs.request.files:
             raise
-        return find(rows, column, read_inputs(encoder, replace(inputs.request, split="all")).source, n, name, file)
+        return find(rows, column, read_inputs(encoder, replace(inputs.request, split="all")).source, n, dataset, file)

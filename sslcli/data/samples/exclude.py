@@ -45,9 +45,12 @@ def exclude(dataset: Dataset, file: str) -> Dataset:
         )
     kept: dict[str, Source] = {}
     counts = {}
+    gone_names: list[str] = []
     for (name, source), gone in zip(splits.items(), out.split([len(s) for s in splits.values()]), strict=True):
         kept[name] = _without(source, gone)
         counts[name] = int(gone.sum())
+        if source.names is not None:
+            gone_names += [source.name_of(i) for i in torch.nonzero(gone).flatten().tolist()]
         if not len(kept[name]):
             raise DataError(
                 f"dataset.exclude={escape(file)} leaves no sample in the split {name}", "remove rows from it"
@@ -56,6 +59,7 @@ def exclude(dataset: Dataset, file: str) -> Dataset:
     note = f"{plural(int(out.sum()), 'sample')} left out ({what}) by {escape(file)}"
     if unknown:
         note += f"; {plural(len(unknown), 'name')} of no sample there"
+    left_out, why = dataset.details.get("left_out_names", {}), f"dataset.exclude={file}"
     digest = hashlib.sha256(dataset.fingerprint.encode() + out.numpy().tobytes()).hexdigest()[:16]
     return replace(
         dataset,
@@ -64,7 +68,11 @@ def exclude(dataset: Dataset, file: str) -> Dataset:
         unlabelled=_unlabelled(dataset, kept),
         fingerprint=f"{sum(map(len, kept.values()))}-{digest}" if out.any() else dataset.fingerprint,
         notes=[*dataset.notes, note],
-        details={**dataset.details, "excluded": counts},
+        details={
+            **dataset.details,
+            "excluded": counts,
+            "left_out_names": {**left_out, **dict.fromkeys(gone_names, why)},
+        },
     )
 
 

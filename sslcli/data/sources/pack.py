@@ -100,6 +100,7 @@ def pack(
             "resident": keep,
             "bad": bad,
             "left_out": len(manifest["left_out"]),
+            "left_out_names": manifest["left_out"],
             "formats": {settings["format"]: len(opened.index)},
         },
     )

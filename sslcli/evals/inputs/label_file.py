@@ -54,7 +54,7 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
     column, rows, more, sha256 = read(file, dataset.classes)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
-    places = find(rows, column, pool, n_train, dataset.name, file)
+    places = find(rows, column, pool, n_train, dataset, file)
     classes, y = class_indices(rows, dataset.classes, file)
     notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
     if dataset.classes and pool.labels is not None:

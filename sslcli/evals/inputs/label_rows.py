@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from sslcli.console import escape, plural
-from sslcli.data.dataset import Source
+from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
 from sslcli.data.files.file_names import normalize_path, stem
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.images.decode import is_image_name
+from sslcli.data.loading.bad_samples import format_examples
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")
@@ -107,11 +108,14 @@ def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
     return used, len(rows) - len(used)
 
 
-def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, file: str) -> Tensor:
-    """Index of each row's sample in the pool: (m,) int64. Raises DataError for unknown or repeated samples."""
-    matches = _ids(rows, pool, n_train) if column == "id" else _by_name(rows, pool, name, file)
+def find(rows: list[Row], column: str, pool: Source, n_train: int, dataset: Dataset, file: str) -> Tensor:
+    """Index of each row's sample in the pool of samples of `dataset`: (m,) int64. Raises DataError for unknown or repeated
+    samples, and for those that the data set leaves out."""
+    name, left_out = dataset.name, _left_out(dataset, pool)
+    matches = _ids(rows, pool, n_train, [*left_out]) if column == "id" else _by_name(rows, pool.names, name, file)
     unknown = torch.tensor([place is None for place in matches])
     if unknown.any():
+        _refuse_left_out([row for row, place in zip(rows, matches, strict=True) if place is None], left_out, name, file)
         hint = f"an id is a number from 0 to {n_train - 1}"
         if pool.names is not None:
             few = listing((escape(pool.names[i]) for i in range(min(2, len(pool)))), 2)
@@ -135,15 +139,35 @@ def find(rows: list[Row], column: str, pool: Source, n_train: int, name: str, fi
     return torch.tensor([place for place in matches if place is not None], dtype=torch.int64)
 
 
+def _left_out(dataset: Dataset, pool: Source) -> dict[str, str]:
+    """Samples that exist and are in no split, with the reason: unreadable ones, and those of `dataset.exclude`."""
+    reasons = {**dataset.details.get("bad", {}), **dataset.details.get("left_out_names", {})}
+    present = set(pool.names or ()) if reasons else set()
+    return {name: reason for name, reason in reasons.items() if name not in present}
+
+
+def _refuse_left_out(rows: list[Row], left_out: Mapping[str, str], name: str, file: str) -> None:
+    """DataError where the names of some rows are those of samples that the data set leaves out."""
+    names = [*left_out]
+    places = _by_name(rows, names, name, file)
+    known = {row.name: left_out[names[place]] for row, place in zip(rows, places, strict=True) if place is not None}
+    if known:
+        raise DataError(
+            f"{escape(file)} names {plural(len(known), 'sample')} that {name} leaves out: {format_examples(known)}",
+            "remove these rows from the file of labels, or use these samples again",
+        )
+
+
 def _number(text: str, n: int) -> int | None:
     return int(text) if text.isdecimal() and int(text) < n else None
 
 
-def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
-    """Indices of samples by id: file names without extension if all ids match one, else indices into the training split."""
+def _ids(rows: list[Row], pool: Source, n_train: int, left_out: Sequence[str] = ()) -> list[int | None]:
+    """Indices of samples by id: file names without extension if all ids match one, else indices into the training split; None for
+    a sample that was left out, and for an unknown one."""
     if pool.names is not None:
-        by_stem: dict[str, list[int]] = defaultdict(list)
-        for place, full in enumerate(pool.names):
+        by_stem: dict[str, list[int | None]] = defaultdict(list)
+        for place, full in [*enumerate(pool.names), *((None, name) for name in left_out)]:
             by_stem[stem(normalize_path(full).rpartition("/")[2])].append(place)
         matches = [
             by_stem.get(normalize_path(row.name), by_stem.get(stem(normalize_path(row.name)), [])) for row in rows
@@ -153,11 +177,11 @@ def _ids(rows: list[Row], pool: Source, n_train: int) -> list[int | None]:
     return [_number(row.name, n_train) for row in rows]
 
 
-def _by_name(rows: list[Row], pool: Source, name: str, file: str) -> list[int | None]:
+def _by_name(rows: list[Row], names: Sequence[str] | None, name: str, file: str) -> list[int | None]:
     """Indices of samples by name: the exact name, else a unique suffix of its path; None if there is no match."""
-    if pool.names is None:
+    if names is None:
         raise DataError(f"the samples of {name} have no names", f"{escape(file)} must have the columns id,label")
-    exact = {full: place for place, full in enumerate(pool.names)}
+    exact = {full: place for place, full in enumerate(names)}
     ends, stems = defaultdict[str, list[tuple[str, str]]](list), defaultdict[str, list[tuple[str, str]]](list)
     for full in exact:
         path = normalize_path(full)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sslcli.data.dataset import Dataset
+from sslcli.data.samples.exclude import exclude
 from sslcli.data.sources.image_folder import image_folder
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.artefacts.predictions import FILE
@@ -322,3 +323,28 @@ def test_label_file_for_an_image_folder(photos):
     for source in (found.train, found.test):
         bright = source.resident.tensor.float().mean(dim=(1, 2, 3)) > 100
         assert torch.equal(bright.long(), source.labels)
+
+
+def test_label_file_names_samples_that_were_left_out(photos):
+    (photos / "photos" / "empty.png").touch()
+    (photos / "exclude.csv").write_text("path\np03.png\n")
+    rows = exclude(image_folder(str(photos / "photos")), str(photos / "exclude.csv"))
+    file = photos / "labels.csv"
+    for head, more, message in (
+        ("name", "p03.png,a\n", r"names 1 sample that image_folder leaves out: p03\.png \(dataset\.exclude="),
+        ("name", "empty,b\n", r"leaves out: empty \(the file is empty\)"),
+        ("id", "p03,a\nempty,b\n", "names 2 samples that image_folder leaves out: p03"),
+        ("name", "p03.png,a\nnope.png,a\n", "names 1 sample that image_folder leaves out"),
+        ("name", "nope.png,a\n", "names 1 sample that image_folder does not have, such as nope.png"),
+    ):
+        file.write_text(f"{head},label\n" + "".join(f"p{i},{'ab'[i % 2]}\n" for i in range(10, 20)) + more)
+        with pytest.raises(DataError, match=message):
+            apply_label_file(rows, str(file))
+
+
+def test_label_file_ids_that_are_numbers_are_names_also_where_one_was_left_out(write):
+    rows = class_name(labels=False)
+    rows.train.names = [f"{i}.png" for i in range(41, 1, -1)]
+    rows.details["left_out_names"] = {"1.png": "dataset.exclude=some.csv"}
+    with pytest.raises(DataError, match="leaves out: 1 "):  # not samples 1, 2, 3
+        apply_label_file(rows, write("id,label\n1,cat\n2,dog\n3,dog\n"))
