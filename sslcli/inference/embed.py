@@ -110,6 +110,6 @@ def _existing(out: Path, wanted: Record) -> Embedded | None:
     if here != wanted:
         names = {"sha256": "encoder", "preprocessor": "preprocessor", "samples": "samples", "settings": "settings"}
         other = [names[key] for key in wanted if here.get(key) != wanted[key]]
-        raise RequestError(f"out={out} exists, with embeddings of another {listing(other)}", "another out=")
+        raise RequestError(f"out={out} exists, with other embeddings: {listing(other)} differ", "another out=")
     found = read_embeddings(out)
     return Embedded(len(found), tuple(found.vectors.shape[1:]), dict(meta.get("unreadable", {})), len(found), True)

@@ -16,6 +16,7 @@ from sslcli.report.html.page import asset, document
 from sslcli.runs.files import replace_file
 from sslcli.views.preview.base import Preview, to_png
 
+HEAVY = 20_000  # bytes of a PNG, above which a photograph is written as JPEG: a page has hundreds
 SHORTEST = 384  # pixels of the longer side of a drawing, if it can be enlarged
 
 
@@ -95,7 +96,7 @@ def _drawing(preview: Preview) -> Html:
     if not preview.graphic:
         return Html(preview.html())
     zoom = max(1.0, SHORTEST / max(preview.size))
-    drawn = embedded(to_png(preview.image(*(round(zoom * side) for side in preview.size))))
+    drawn = embedded(to_png(preview.image(*(round(zoom * side) for side in preview.size))), HEAVY)
     assert drawn is not None
     uri, (width, height) = drawn
     return join([el("img", src=uri, alt=preview.text(), width=width, height=height), Html(preview.player() or "")])

@@ -75,6 +75,8 @@ def test_search_of_files_and_ids(cli, embedded):
     text = cli("search", "E.npz", "photos/002.png", "k=2", *CPU).out.splitlines()
     assert text[0].split() == ["query", "rank", "similarity", "id"]
     assert len(text) == 3
+    again = cli("search", "E.npz", "query.png", "page=near.html", *CPU)
+    assert (again.code, "page=near.html exists" in again.err) == (2, True)
     page = Path("near.html").read_text()
     assert page.count("<img") == 2 + 3 + 3
     assert not re.search(r'(src|href)="(?!data:|#)', page)

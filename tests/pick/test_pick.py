@@ -129,6 +129,14 @@ def test_bad_input_is_refused(cli, run, tmp_path, words, code, message):
     assert (tmp_path / "there.csv").read_text() == "keep me"
 
 
+def test_photographs_on_the_page_are_jpeg_and_drawings_png():
+    noise = np.random.default_rng(0).normal(128, 20, (300, 400, 3)).clip(0, 255).astype(np.uint8)
+    for image, kind in ((noise, "jpeg"), (noise[:40, :40], "png"), (np.zeros((300, 400), np.uint8), "png")):
+        uri, size = embedded(encode(Image.fromarray(image), "PNG"), heavy=20_000)
+        assert uri.startswith(f"data:image/{kind};base64,")
+        assert size == image.shape[1::-1]
+
+
 def test_tasks_for_label_studio(cli, run, tmp_path):
     options = ["device=cpu", "device.threads=1", "by=cover", "n=6"]
     assert cli("pick", run, "format=labelstudio", "out=tasks.json", *options).code == 0

@@ -10,7 +10,8 @@ from sslcli import console
 from sslcli.cli.arguments import Request, split_options
 from sslcli.cli.command_table import COMMANDS
 from sslcli.cli.commands.embed import inference_values, positive_integer
-from sslcli.errors import RequestError, target
+from sslcli.cli.commands.pick import new_file
+from sslcli.errors import RequestError
 
 if TYPE_CHECKING:
     from sslcli.inference.search import Neighbor, Query
@@ -23,7 +24,7 @@ def main(request: Request) -> int:
         raise RequestError(f"missing argument: {missing}", f"sslcli search {COMMANDS['search'].usage}")
     file, *names = request.positional
     k = positive_integer("k", options.get("k", "10"))
-    page = target(options["page"], "page=near.html", (".html",)) if "page" in options else None
+    page = new_file("page", options["page"], ".html") if "page" in options else None
     values = inference_values(request, overrides, "search")
 
     from sslcli.inference.embeddings.reader import read_embeddings

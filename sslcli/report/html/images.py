@@ -30,8 +30,9 @@ def data_uri(content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def embedded(content: bytes) -> Embedded | None:
-    """A PNG as a data URI; a heavy one (photographs) as JPEG where that is half as large. None where it is not a valid PNG."""
+def embedded(content: bytes, heavy: int = HEAVY) -> Embedded | None:
+    """A PNG as a data URI; one of more than `heavy` bytes (photographs) as JPEG where that is half as large. None where it is not a
+    valid PNG."""
     from PIL import Image
 
     if not content.startswith(SIGNATURE) or len(content) < 24:
@@ -44,7 +45,7 @@ def embedded(content: bytes) -> Embedded | None:
         image.load()
     except (OSError, ValueError, SyntaxError):  # raised by PIL for a corrupt PNG
         return None
-    if len(content) > HEAVY:
+    if len(content) > heavy:
         lighter = encode(image.convert("RGB"), "JPEG")
         content = lighter if len(lighter) < len(content) / 2 else content
     return data_uri(content), size
