@@ -117,9 +117,9 @@ def test_existing_file_is_not_replaced(cli, here):
     export(table_encoder(here), here / "rows")
     Path("other.npz").write_bytes(b"something")
     for words, error in (
-        (("enc", "list.csv", "out=E.npz", "pool=cls"), "another settings"),
-        (("enc", "photos", "out=E.npz"), "another samples"),
-        (("rows", "train.csv", "out=E.npz"), "another encoder, preprocessor, samples"),
+        (("enc", "list.csv", "out=E.npz", "pool=cls"), "other embeddings: settings differ"),
+        (("enc", "photos", "out=E.npz"), "other embeddings: samples differ"),
+        (("rows", "train.csv", "out=E.npz"), "other embeddings: encoder, preprocessor, samples"),
         (("enc", "list.csv", "out=other.npz"), "holds no embeddings"),
     ):
         result = cli("embed", *words, *CPU)

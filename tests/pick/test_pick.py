@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.browser import CHROMIUM, Browser
+from sslcli.report.html.images import embedded, encode
 
 COLORS = ((250, 20, 20), (20, 250, 20), (20, 20, 250))
 FILES = 44
