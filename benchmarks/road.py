@@ -212,7 +212,7 @@ def _shown(steps: dict[str, Any]) -> str:
     words = [
         word for word in shlex.split(steps["pretrain"]["command"]) if not word.startswith(("dataset.path", "device"))
     ]
-    return " ".join(f"init={Path(word).name}" if word.startswith("init=") else word for word in words)
+    return " ".join(f"init={Path(word[5:]).name}" if word.startswith("init=") else word for word in words)
 
 
 KEPT = ("numbers", "intervals", "issues", "difference", "keys", "samples", "picks")
