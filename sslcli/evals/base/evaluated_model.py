@@ -46,6 +46,11 @@ class EvaluatedModel:
     other_data: bool = False  # evaluated on another data set than it was trained on
     init: str = ""  # where the weights come from, without a run
 
+    @property
+    def labels_file(self) -> str:
+        """The file of `labels=FILE.csv`; "" for labels of the data set."""
+        return str(self.dataset.details.get("labels", {}).get("file", ""))
+
 
 def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None = None) -> EvaluatedModel:
     """The backbone of the run in `path` (None: one with the weights that `init` names, or random ones) with its data.

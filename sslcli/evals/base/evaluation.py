@@ -68,7 +68,8 @@ def evaluate(
         attach_loggers(run, values, run_cfg, model.step),
     ):
         for name, node in evaluators.items():
-            title = results.result_name(name, node.get("labels", "all"), model.dataset.name if model.other_data else "")
+            labels = node.get("labels", model.labels_file or "all")
+            title = results.result_name(name, labels, model.dataset.name if model.other_data else "")
             origin = provenance(model, node, values, run_cfg)
             known = run.evals.get(title, {}) if run is not None and reuse else {}
             if known and _without_summary(known, origin) == _without_summary(origin, origin):
@@ -145,6 +146,10 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
     else:
         result = function(model.backbone, model.data)
     result.artefacts |= clips_of(result.artefacts)
+    if model.labels_file:
+        result.protocol.setdefault(
+            "labels", model.labels_file
+        )  # part of the name, also where labels are only compared with
     if measured:
         result.protocol.setdefault("notes", []).extend(measured)
     splits = result.protocol.get("splits", {})

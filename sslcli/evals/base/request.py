@@ -9,6 +9,7 @@ from sslcli import console
 from sslcli.config import Config, instantiate, registry
 from sslcli.config.overrides import override_keys, refuse_unused
 from sslcli.evals.base.evaluation import Report, evaluate
+from sslcli.evals.inputs.label_file import is_file
 from sslcli.runs import Record
 
 FROM_RUN = ("backbone", "augmentation", "method", "optimizer", "schedule", "train", "init")
@@ -33,11 +34,13 @@ def evaluate_request(
 
 def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
     """`labels=`, `seeds=`, `picks=` and `text=` reach an evaluator through its YAML; where that does not refer to them they have no
-    effect."""
+    effect, except that labels of a file are those of the data set for all evaluators."""
     path = registry.choices("evaluator", folders).get(name)
     text = path.read_text(encoding="utf-8") if path else ""
     for key in ("labels", "seeds", "picks", "text"):
         override = next((o for o in overrides if o.startswith(f"{key}=")), None)
+        if key == "labels" and is_file((override or "").partition("=")[2]):
+            continue
         if override and path and not re.search(rf"\$\{{(oc\.select:)?{key}\b", text):
             has_key = re.search(rf"^{key}:", text, re.MULTILINE)
             console.warn(f"{override} has no effect on {name}", f"evaluator.{override}" if has_key else None)

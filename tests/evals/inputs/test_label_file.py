@@ -23,6 +23,7 @@ from sslcli.evals.inputs.label_file import apply_label_file, is_file, measured_n
 from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
+from sslcli.runs.results import saved_results
 from tests.evals import learners, toys
 from tests.evals.test_attentive import vit
 
@@ -308,6 +309,32 @@ def test_label_file_for_unlabeled_folder_from_the_cli(cli, photos, resident, mon
     wrong = cli("eval", "probe", "evaluator.labels=labels.csv")
     assert wrong.code == 2
     assert "was not read" in wrong.err
+
+
+def test_label_file_results_without_a_labels_option_are_named_by_it(cli, photos):
+    from tests.conftest import SMOKE
+
+    (photos / "labels.csv").write_text(
+        "name,label\n" + "".join(f"p{i:02}.png,{('dark', 'light')[i % 2]}\n" for i in range(40))
+    )
+    few = ["labels=labels.csv", "device=cpu", "device.threads=1", "device.workers=0"]
+    folder = ["dataset=image_folder", "dataset.path=photos", "backbone=convnet"]
+    assert cli("pretrain", *SMOKE, *folder, "train.batch_size=16", "device.workers=0").code == 0
+    assert cli("eval", "cluster", *few[1:]).code == 0  # of all samples, without labels
+    before = Path("runs/latest/eval/cluster.json").read_text()
+    for name in ("cluster", "retrieval"):
+        compared = cli("eval", name, *few, "evaluator.baselines=false")
+        assert compared.code == 0, compared.err
+        assert "no effect" not in compared.err
+        assert "measured on 8 labelled samples" in compared.err
+        assert "cross-validation" not in compared.err
+        (saved,) = Path("runs/latest/eval").glob(f"{name}@labels-*.json")
+        assert json.loads(saved.read_text())["protocol"]["labels"] == "labels.csv"
+        found = saved_results(Path("runs/latest"))[saved.stem]
+        assert (found.evaluator, found.labels, found.dataset) == (name, "labels.csv", "")
+    assert Path("runs/latest/eval/cluster.json").read_text() == before
+    assert "labels=10/class has no effect on cluster" in cli("eval", "cluster", "labels=10/class", *few[1:]).err
+    assert cli("runs", "report", "latest").code == 0
 
 
 def test_label_file_for_an_image_folder(photos):
