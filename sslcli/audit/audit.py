@@ -28,21 +28,26 @@ WORTHLESS = (
 
 @dataclass(frozen=True)
 class Audit:
-    """findings: in the order of audit.csv. notes: how they were found, and what could not be judged."""
+    """findings: in the order of audit.csv. absent: name -> reason of files that hold no sample, such as empty ones. notes: how the
+    findings were made, and what could not be judged."""
 
     pool: Pool
     data: EvalData
     findings: list[Finding]
+    absent: dict[str, str]
     notes: list[str]
 
     def counts(self) -> dict[str, int]:
         """The number of findings of each issue that was found, in their order."""
-        return dict(Counter(f.issue for f in self.findings))
+        return dict(Counter([*(["unreadable"] * len(self.absent)), *(f.issue for f in self.findings)]))
 
     def rows(self) -> list[tuple[object, ...]]:
         """The rows of audit.csv, see HEADER."""
         names = self.pool.names
-        return [
+        absent = [
+            (name, "unreadable", 1.0, "", f"{EXCLUDE}; {escape(why)}") for name, why in sorted(self.absent.items())
+        ]
+        return absent + [
             (names[f.sample], f.issue, round(f.score, 4), "" if f.partner is None else names[f.partner], f.suggestion)
             for f in self.findings
         ]
@@ -67,7 +72,9 @@ def audit(data: EvalData, backbone: nn.Module | None, seed: int) -> Audit:
     what = "raw features" if backbone is None else "features of the backbone"
     copies = "were not looked for: the samples have too little detail" if rule is None else f"are {rule.note}"
     about = [f"outliers and labels are judged by {what}", f"near copies {copies}"]
-    return Audit(pool, data, in_order([*found, *wrong, *outliers(ids, features)]), [*about, *notes])
+    known = set(pool.names)
+    absent = {name: why for name, why in data.dataset.details.get("bad", {}).items() if name not in known}
+    return Audit(pool, data, in_order([*found, *wrong, *outliers(ids, features)]), absent, [*about, *notes])
 
 
 def _views(pool: Pool, data: EvalData, ids: Tensor) -> Tensor:

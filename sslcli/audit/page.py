@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from sslcli.audit.audit import Audit
-from sslcli.audit.findings import ISSUES, Finding
+from sslcli.audit.findings import EXCLUDE, ISSUES, Finding
 from sslcli.audit.samples import clean_views
 from sslcli.console import plural
 from sslcli.report.html.elements import capitalize, command_block, section
@@ -28,7 +28,7 @@ def audit_page(audit: Audit, csv: str) -> str:
     shown = [f for group in by_issue.values() for f in group[:MOST]]
     pictures = draw(audit, sorted({i for f in shown for i in (f.sample, f.partner) if i is not None}))
     sections = [_section(audit, issue, group, pictures) for issue, group in by_issue.items()]
-    return page(f"Audit of {name}", sections, _top(audit, csv))
+    return page(f"Audit of {name}", [_absent(audit.absent), *sections], _top(audit, csv))
 
 
 def draw(audit: Audit, samples: list[int]) -> dict[int, Html]:
@@ -72,6 +72,23 @@ def _section(audit: Audit, issue: str, findings: list[Finding], pictures: dict[i
         f"{_title(issue)}: {len(findings):,}",
         el("p", f"{capitalize(about)}.{more}", class_="note"),
         el("div", *(_finding(audit, f, pictures) for f in findings[:MOST]), class_="findings"),
+    )
+
+
+def _absent(files: dict[str, str]) -> Html | None:
+    """Files without a sample."""
+    if not files:
+        return None
+    more = f" The first {MOST} are shown." if len(files) > MOST else ""
+    shown = [
+        el("article", el("p", el("code", name)), el("p", f"{EXCLUDE}; {why}", class_="note"), class_="finding")
+        for name, why in sorted(files.items())[:MOST]
+    ]
+    return section(
+        "absent",
+        f"Files without a sample: {len(files):,}",
+        el("p", f"They are not read, and are no part of the data set.{more}", class_="note"),
+        el("div", *shown, class_="findings"),
     )
 
 

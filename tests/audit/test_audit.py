@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (SIDE, SIDE), (90, 20, 20)).save(train / "dog" / "plain.png")
     Image.fromarray((np.asarray(photo(999)) // 8).astype(np.uint8)).save(train / "dog" / "night.png")
     (train / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (train / "cat" / "empty.png").write_bytes(b"")
     return root
 
 
@@ -105,9 +106,10 @@ def test_planted_defects_are_found(audited: tuple[Path, list[dict[str, str]], An
     _, rows, _ = audited
     assert list(found(rows, "one_color")) == ["train/dog/plain.png"]
     assert list(found(rows, "dark")) == ["train/dog/night.png"]
-    ((path, (_, suggestion)),) = found(rows, "unreadable").items()
-    assert path == "train/dog/broken.png"
-    assert suggestion.startswith("exclude; ")
+    unreadable = found(rows, "unreadable")
+    assert list(unreadable) == ["train/cat/empty.png", "train/dog/broken.png"]
+    assert unreadable["train/cat/empty.png"] == ("", "exclude; the file is empty")
+    assert all(suggestion.startswith("exclude; ") for _, suggestion in unreadable.values())
     assert not found(rows, "wrong_label")  # the classes are random, and the probe knows that it cannot tell
 
 
@@ -131,7 +133,9 @@ def test_exclusion_leaves_out_what_is_suggested(folder: Path, audited: tuple[Pat
     assert whole.test is not None
     names = {name for source in (whole.train, whole.test) for name in source.names or ()}
     left = {name for source in (part.train, part.test) for name in source.names or ()}
-    assert names - left == {row["path"] for row in rows if row["suggestion"].startswith("exclude")}
+    suggested = {row["path"] for row in rows if row["suggestion"].startswith("exclude")}
+    assert names - left == suggested - {"train/cat/empty.png"}  # which is no sample
+    assert not any("of no sample there" in note for note in part.notes)
     assert part.fingerprint != whole.fingerprint
     assert part.details["excluded"] == {"train": 6, "test": 0}
     assert part.other_paths == {"exclude": str(out)}
