@@ -45,6 +45,13 @@ def label_notes(dataset: Dataset) -> list[str]:
     return notes
 
 
+def held_out_notes(dataset: Dataset) -> list[str]:
+    """A note where there is no test split, which is true for evaluators that test samples."""
+    if dataset.test is not None:
+        return []
+    return [f"no samples are held out: all {len(dataset.train):,} are evaluated, and pretraining may have read them"]
+
+
 def data_warnings(dataset: Dataset) -> list[str]:
     """The warnings that accompany a result measured on this data set."""
     return [*(note for note in dataset.notes if note.startswith("warning:")), *label_notes(dataset)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sslcli.console import plural, say
 from sslcli.data.histories.next_items import FIRST, NextItems, Part
+from sslcli.data.label_warnings import held_out_notes
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.tables import Table
 from sslcli.evals.base.features import EvalData
@@ -91,7 +92,7 @@ def recommend(
         "users": len(users),
         "baselines": {name: {"note": scorer.note} for name, scorer in scorers.items() if name},
         "intervals": "over users",
-        "notes": _notes(whole, users, places, baselines, data.notes),
+        "notes": _notes(whole, users, places, baselines, data),
     }
     tables: dict[str, Artefact] = {
         "ranking.csv": _table(ranks, tops),
@@ -155,9 +156,9 @@ def rank_all(
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def _notes(whole: NextItems, users: Tensor, places: Tensor, baselines: bool, known_notes: list[str]) -> list[str]:
+def _notes(whole: NextItems, users: Tensor, places: Tensor, baselines: bool, data: EvalData) -> list[str]:
     """Facts about the targets, after those about the data; items are held out, although no users may be."""
-    notes = [note for note in known_notes if not note.startswith("no samples are held out")]
+    notes = [note for note in data.notes if note not in held_out_notes(data.dataset)]
     known = item_counts(whole.training(), whole.items) > 0
     target = whole.items_at(users, places)
     if n := int((~known[target - FIRST]).sum()):

@@ -68,6 +68,17 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_recommendation_reports_the_items_that_are_held_out(cli):
+    data = ["run=none", "dataset.holdout=0", "backbone=sasrec", "augmentation=interactions", *SMALL, *TINY[:1]]
+    result = cli("eval", "recommend", *data, "evaluator.max_users=20", "evaluator.baselines=false")
+    assert result.code == 0, result.err
+    assert "no samples are held out" not in result.err
+    assert "sessions: 120 users; the last item of each user is the test" in result.err
+    result = cli("eval", "quality", *data, "evaluator.points=20")
+    assert result.err.count("no samples are held out: all 120 are evaluated") == 1
+    assert "120 train, 0 test" in result.err
+
+
 def test_evaluators_and_report(trained, tmp_path):
     run = f"run={run_of('sasrec', tmp_path)}"
     for name, options in OPTIONS.items():

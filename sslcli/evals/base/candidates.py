@@ -192,6 +192,7 @@ def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprints: Fi
         if {**theirs, **ignored} == {**instantiate.without_facts("evaluator", node), **ignored}:
             return known
     subject = load_candidate(c, values)
+    evaluation.say_held_out(subject, [node])
     about = evaluation.provenance(subject, node, values, c.cfg)
     result = evaluation.run_evaluator(node, subject)
     record = json.loads(json.dumps(evaluation.make_record(result, about), default=str))

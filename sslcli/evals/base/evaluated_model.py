@@ -14,6 +14,7 @@ from sslcli.builders import untrained_method as untrained_method_of
 from sslcli.config import Config
 from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset
+from sslcli.data.label_warnings import held_out_notes
 from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
@@ -136,7 +137,8 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
         trained_on=info["dataset"] if other_data else "",
     )
     for note in data.notes:
-        console.say(note)
+        if note not in held_out_notes(dataset):  # `say_held_out`: not true for each evaluator
+            console.say(note)
     data.notes += notes
     known = label_file.with_label_fingerprint(dataset)
     return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data, init)

@@ -15,6 +15,7 @@ from sslcli import console
 from sslcli.builders import require_fingerprint
 from sslcli.classifier.files import write_classifier
 from sslcli.config import Config, instantiate
+from sslcli.data.label_warnings import held_out_notes
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.tables import clips_of, tables_of
 from sslcli.evals.base import cross_validation
@@ -53,7 +54,8 @@ def evaluate(
     for node in evaluators.values():
         instantiate.check("evaluator", node, given=["backbone", "data"])
     model = load_model(values, run_cfg, run.path if run is not None else None)
-    console.rows(_screen(model, list(evaluators), run))
+    say_held_out(model, list(evaluators.values()))
+    console.rows(_screen(model, evaluators, run))
     job = {
         "command": "eval",
         "values": values,
@@ -113,13 +115,27 @@ def open_run(values: Config) -> tuple[Run | None, Config]:
     return run, run.valid_config
 
 
-def _screen(model: EvaluatedModel, names: list[str], run: Run | None) -> list[tuple[str, str]]:
+def say_held_out(model: EvaluatedModel, nodes: list[Config]) -> None:
+    """Logs that no samples are held out, where one of the evaluators tests samples."""
+    if not all(_predicts_items(node) for node in nodes):
+        for note in held_out_notes(model.dataset):
+            console.say(note)
+
+
+def _predicts_items(node: Config) -> bool:
+    """Whether an evaluator tests the last items of users, which are held out also where no users are."""
+    return "next_items" in (node.get("needs") or [])
+
+
+def _screen(model: EvaluatedModel, evaluators: dict[str, Config], run: Run | None) -> list[tuple[str, str]]:
     dataset, backbone = model.dataset, model.backbone
-    test = len(dataset.test) if dataset.test is not None else 0
+    sizes = f"{len(dataset.train):,} train, {0 if dataset.test is None else len(dataset.test):,} test"
+    if dataset.next_items is not None and all(map(_predicts_items, evaluators.values())):
+        sizes = f"{len(dataset.next_items.events):,} users; {dataset.next_items.rule}"
     state = f"step {model.step:,}" if run is not None else f"weights of {model.init}" if model.init else "untrained"
     rows = [
-        ("what", f"{', '.join(names)} of {type(backbone).__name__} (dim {backbone.dim}), {state}"),
-        ("data", f"{dataset.name}: {len(dataset.train):,} train, {test:,} test"),
+        ("what", f"{', '.join(evaluators)} of {type(backbone).__name__} (dim {backbone.dim}), {state}"),
+        ("data", f"{dataset.name}: {sizes}"),
         ("where", model.runtime.describe()),
     ]
     return [*rows, *([("run", str(run.path))] if run is not None else [])]

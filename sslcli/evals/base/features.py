@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.label_warnings import HOW_TO_LABEL, data_warnings
+from sslcli.data.label_warnings import HOW_TO_LABEL, data_warnings, held_out_notes
 from sslcli.data.loading import evaluation
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.base.embedding import (
@@ -82,10 +82,7 @@ class EvalData:
         trained_on: str = "",
     ):
         self.dataset, self.device, self.workers, self.seed = dataset, torch.device(device), workers, seed
-        self.notes: list[str] = data_warnings(dataset)
-        if dataset.test is None:
-            n = len(dataset.train)
-            self.notes.append(f"no samples are held out: all {n:,} are evaluated, and pretraining may have read them")
+        self.notes: list[str] = [*data_warnings(dataset), *held_out_notes(dataset)]
         self.cache = FeatureCache(Path(cache), self.notes) if cache is not None else None
         self.key, self.untrained, self.autocast, self.channels_last = key, untrained, autocast, channels_last
         self.training_autocast = training_autocast or autocast
