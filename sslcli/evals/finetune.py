@@ -17,7 +17,7 @@ from sslcli.evals.base.result import Result, check_seeds, mean_and_std
 from sslcli.evals.classifier.make import finetuned_classifier
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, measure
-from sslcli.evals.finetuning.recipe import Recipe
+from sslcli.evals.finetuning.recipe import Recipe, length_notes
 from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import fit_classifiers
@@ -99,7 +99,7 @@ def finetune(
     assert main.first is not None
     kept = finetuned_classifier(main.first, data, calibrate)
     metrics: dict[str, float] = {}
-    warnings: list[str] = []
+    warnings = length_notes(recipe, main.labeled, main.first.trained.length)
     grid = Grid.of(recipe.rates)
     for kind, scores in by_start.items():
         metrics |= scores.metrics(kind) | (kept.metrics() if kind == "" else {})

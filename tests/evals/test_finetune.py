@@ -10,7 +10,7 @@ from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune
 from sslcli.evals.finetuning.learning_rate import best_rate
 from sslcli.evals.finetuning.predictions import logistic_head, measure
-from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe
+from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe, length_notes
 from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.evals.inputs import label_subsets as subsets
@@ -214,3 +214,9 @@ def test_views_of_several_sizes(cli):
     tuned = cli("eval", "finetune", f"run={run.last}", *words)
     assert tuned.code == 0, tuned.err
     assert 0 < json.loads(tuned.out)["numbers"]["top1"] <= 1
+
+
+def test_a_training_longer_than_its_epochs_is_noted():
+    for epochs, expected in ((2, ["300 steps (evaluator.min_steps); evaluator.epochs=2 would be 4"]), (500, [])):
+        recipe = Recipe(epochs=epochs, batch_size=64, augment="weak")
+        assert length_notes(recipe, 128, Length.of(recipe, 128)) == expected

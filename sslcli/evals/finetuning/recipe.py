@@ -67,7 +67,20 @@ class Length:
     def of(cls, recipe: Recipe, n: int) -> Length:
         kinds = len(recipe.kinds)
         batch = n // max(1, round(n * kinds / recipe.batch_size))
-        steps = max(recipe.epochs * (n // batch) // kinds, recipe.min_steps)
+        steps = max(steps_of_epochs(recipe, n, batch), recipe.min_steps)
         return cls(
             batch, -(-ROWS // (batch * kinds)), steps if recipe.max_steps is None else min(steps, recipe.max_steps)
         )
+
+
+def steps_of_epochs(recipe: Recipe, n: int, batch: int) -> int:
+    """The steps of `epochs` on n labeled samples, each of which is seen in all kinds of views in a step."""
+    return recipe.epochs * (n // batch) // len(recipe.kinds)
+
+
+def length_notes(recipe: Recipe, n: int, length: Length) -> list[str]:
+    """Where `min_steps` makes a training on n labeled samples longer than `epochs`, a sentence that says so."""
+    fewer = steps_of_epochs(recipe, n, length.batch)
+    if fewer >= length.steps:
+        return []
+    return [f"{length.steps:,} steps (evaluator.min_steps); evaluator.epochs={recipe.epochs} would be {fewer:,}"]
