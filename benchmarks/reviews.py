@@ -85,10 +85,10 @@ STUDY = Study(
     facts="A part of IMDB (Maas et al., 2011): 8,000 training reviews, half of each class, 2,000 test reviews and 9,000 reviews "
     "without a label.",
     notes=[
-        "Each method is pretrained once, for 7 to 25 minutes of one core in bf16; seeds are draws of labels. Models read the first",
-        "256 tokens of a review; with `8 windows` (`dataset.windows=8`, the default of text) the features are means over windows of",
-        "256 tokens of the whole review, which TF-IDF reads too. The rows of `simclr` and `tsdae`, and those of 8 windows, were",
-        "measured on an Intel Xeon with AMX, the others on an AMD EPYC.",
+        "Each method is pretrained once, for 7 to 25 minutes of one core in bf16; seeds are draws of labels. Models read the",
+        "first 256 tokens of a review; with `8 windows` (`dataset.windows=8`, the default of text) the features are means over",
+        "windows of 256 tokens of the whole review, which TF-IDF reads too. The rows of `simclr` and `tsdae`, and those of 8",
+        "windows, were measured on an Intel Xeon with AMX, the others on an AMD EPYC.",
     ],
     dataset=dataset,
     backbones=BACKBONES,
