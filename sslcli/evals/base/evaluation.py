@@ -130,7 +130,9 @@ def _predicts_items(node: Config) -> bool:
 def _screen(model: EvaluatedModel, evaluators: dict[str, Config], run: Run | None) -> list[tuple[str, str]]:
     dataset, backbone = model.dataset, model.backbone
     sizes = f"{len(dataset.train):,} train, {0 if dataset.test is None else len(dataset.test):,} test"
-    if dataset.next_items is not None and all(map(_predicts_items, evaluators.values())):
+    if all(cross_validation.applies(node, model.data) for node in evaluators.values()):
+        sizes = f"{len(dataset.train) + len(dataset.test or ()):,} samples, divided into folds"
+    elif dataset.next_items is not None and all(map(_predicts_items, evaluators.values())):
         sizes = f"{len(dataset.next_items.events):,} users; {dataset.next_items.rule}"
     state = f"step {model.step:,}" if run is not None else f"weights of {model.init}" if model.init else "untrained"
     rows = [

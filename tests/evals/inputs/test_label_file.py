@@ -305,6 +305,8 @@ def test_label_file_for_unlabeled_folder_from_the_cli(cli, photos, resident, mon
     assert "cross-validation" not in tuned.err
     assert "each of the 40 is tested once" in found.err
     assert "20%" not in found.err
+    assert "image_folder: 60 samples, divided into folds" in found.err
+    assert "image_folder: 52 train, 8 test" in tuned.err
     assert any("each of the 40" in note for note in record["protocol"]["notes"])
     wrong = cli("eval", "probe", "evaluator.labels=labels.csv")
     assert wrong.code == 2
