@@ -178,14 +178,21 @@ def _location(configured: str, recorded: str | None) -> str:
 
 
 def is_same_dataset(node: Config, run_node: dict[str, Any], record: DataRecord) -> bool:
-    """Whether a data set's configuration is that of the run. A key that an earlier version did not have means its default."""
+    """Whether a data set's configuration is that of the run. A key that an earlier version did not have means its default, and one
+    that is null the choice of the run's preprocessor."""
     located = with_recorded_paths(run_node, record)
     run_node = run_node | {key: located[key] for key in path_keys(run_node) if key in located}
     absent = {
         k: v for k, v in instantiate.default_arguments("dataset", node).items() if k in node and k not in run_node
     }
-    given, own = (instantiate.without_facts("dataset", n) for n in (with_absolute_paths(node), run_node | absent))
+    nodes = (with_absolute_paths(node), run_node | absent)
+    given, own = (instantiate.without_facts("dataset", _resolve_null(n, record.preprocessor)) for n in nodes)
     return given == own
+
+
+def _resolve_null(node: Config, preprocessor: Preprocessor | None) -> Config:
+    configured = {} if preprocessor is None else preprocessor.configure(node)
+    return {key: configured.get(key) if value is None else value for key, value in node.items()}
 
 
 def apply_record(dataset: Dataset, record: DataRecord) -> Dataset:

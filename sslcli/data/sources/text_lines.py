@@ -31,7 +31,7 @@ def text_lines(
     max_length: int = 128,
     max_bytes: int = MAX_BYTES,
     html_breaks: str = "keep",
-    windows: int = 1,
+    windows: int | None = 1,
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
@@ -47,7 +47,8 @@ def text_lines(
     one, such as a run; auto, wordpiece where the extra [text] is installed, else words.
     `vocabulary`: the number of tokens that are fitted. `lowercase`: null, true of words and wordpiece.
     `max_length`: tokens of a view, with [CLS], [SEP] and padding. `max_bytes`: of a document; longer ones are cut.
-    `html_breaks`: keep, or space, which reads `<br />` as a space. `windows`: over which the features of a document are averaged.
+    `html_breaks`: keep, or space, which reads `<br />` as a space. `windows`: over which the features of a document are averaged;
+    None, those of `like`, else 8.
     `holdout`: the held-out fraction; auto is a fifth where there are labels.
     `like`: a preprocessor to use instead of fitting a tokenizer; its `max_length` and `html_breaks` are then used, too.
 

@@ -35,7 +35,7 @@ def text_table(
     max_length: int = 128,
     max_bytes: int = MAX_BYTES,
     html_breaks: str = "keep",
-    windows: int = 1,
+    windows: int | None = 1,
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",

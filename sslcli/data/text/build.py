@@ -21,7 +21,7 @@ from sslcli.data.text.choose import VOCABULARY, make_tokenizer
 from sslcli.data.text.corpus import PARTS, TEST, TRAIN, UNLABELLED, VAL, Corpus
 from sslcli.data.text.documents import Documents
 from sslcli.data.text.encoding import TokenCounts, encode_documents
-from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, MAX_WINDOWS, TextPreprocessor, clean_texts
+from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, MAX_WINDOWS, WINDOWS, TextPreprocessor, clean_texts
 from sslcli.data.text.readers.rows import TEXT
 from sslcli.errors import DataError, RequestError, listing
 
@@ -40,7 +40,7 @@ class Options:
     split_seed: int = 0
     pretrain_on: str = "all"
     html_breaks: str = "keep"
-    windows: int = 1
+    windows: int | None = 1
 
     def __post_init__(self) -> None:
         check_pretrain_on(self.pretrain_on)
@@ -54,7 +54,7 @@ class Options:
                 f"dataset.max_length: expected 3 to {MAX_LENGTH:,} tokens, got {self.max_length}",
                 "dataset.max_length=128",
             )
-        if not 1 <= self.windows <= MAX_WINDOWS:
+        if self.windows is not None and not 1 <= self.windows <= MAX_WINDOWS:
             raise RequestError(
                 f"dataset.windows: expected 1 to {MAX_WINDOWS:,}, got {self.windows}", "dataset.windows=8"
             )
@@ -73,7 +73,7 @@ def build_dataset(
     if like is None:
         like = replace(_fit(documents, parts, options, notes), column=corpus.column or TEXT)
     else:
-        like = replace(like, windows=options.windows, column=corpus.column or like.column)
+        like = replace(like, windows=options.windows or like.windows, column=corpus.column or like.column)
         notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")
     encoded, breaks = encode_documents(documents, like)
     if breaks:
@@ -110,7 +110,7 @@ def _fit(documents: Documents, parts: np.ndarray, options: Options, notes: list[
         return (clean_texts(chunk, options.html_breaks) for _, chunk in documents.chunks(fitted))
 
     tokenizer = make_tokenizer(options.tokenizer, texts, options.vocabulary, options.lowercase, notes)
-    return TextPreprocessor(tokenizer, options.max_length, options.html_breaks, options.windows)
+    return TextPreprocessor(tokenizer, options.max_length, options.html_breaks, options.windows or WINDOWS)
 
 
 def _fingerprint(corpus: Corpus) -> str:

@@ -26,7 +26,7 @@ from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Tokens
 
 MAX_LENGTH = 1 << 16  # tokens of a view
-MAX_WINDOWS = 1024  # of a document
+WINDOWS, MAX_WINDOWS = 8, 1024  # of a document: the default, and the limit
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 HTML_BREAKS = ("keep", "space")
 SELECT = "dataset=text_table dataset.path=FILE dataset.text=NAME in place of the file"
@@ -154,6 +154,10 @@ class TextPreprocessor(Preprocessor):
             if getattr(self, key) != getattr(other, key):
                 changed.append(f"{key} was {getattr(self, key)}, is {getattr(other, key)}")
         return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
+
+    def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
+        """The number of windows, where none is given."""
+        return {**node, "windows": self.windows} if node.get("windows", 1) is None else node
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:
         return f"dataset.max_length={self.max_length}" if shape != self.shape else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from sslcli.config import Config
 from sslcli.config.overrides import override_keys
-from sslcli.data.text.preprocessor import TextPreprocessor
+from sslcli.data.text.preprocessor import WINDOWS, TextPreprocessor
 from sslcli.errors import RequestError
 from sslcli.formats.huggingface.config import read_config
 from sslcli.formats.huggingface.files import CONFIG, exists, read_optional
@@ -94,7 +95,8 @@ class HuggingFaceFolder(PretrainedEncoder):
 
     def preprocessor(self, dataset: Config) -> TextPreprocessor:
         length = dataset.get("max_length")
-        return read_tokenizer(self.folder, length if isinstance(length, int) else self.length, self.sizes)
+        own = read_tokenizer(self.folder, length if isinstance(length, int) else self.length, self.sizes)
+        return replace(own, windows=dataset.get("windows") or WINDOWS)
 
     # ------------------------------------------------------------------------------------------------------------ weights
 
@@ -118,7 +120,7 @@ class HuggingFaceFolder(PretrainedEncoder):
 
     def open(self, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, TextPreprocessor]:
         length = {} if shape is None else {"max_length": shape[0]}
-        preprocessor, node = self.preprocessor(length), self.backbone()
+        preprocessor, node = self.preprocessor({"windows": 1, **length}), self.backbone()  # the start, as transformers
         backbone = build_backbone(node, preprocessor.shape, preprocessor.values)
         self.load(backbone)
         info = {

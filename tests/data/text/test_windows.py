@@ -12,13 +12,18 @@ import sslcli
 from sslcli.audit.pool import pool_of
 from sslcli.audit.samples import measure
 from sslcli.builders import load_dataset
+from sslcli.config.compose import compose
+from sslcli.data.record import is_same_dataset, read_record
 from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError
 from sslcli.evals.base import features as features_module
 from sslcli.evals.base.features import EvalData
+from sslcli.inference.encoder import open_trained
+from sslcli.inference.inputs import InputRequest, read_inputs
 from sslcli.nn.windows import mean_over_windows
 from sslcli.rng import Draw
 from sslcli.runs.run import Run
+from sslcli.training.configuration import resolve
 from sslcli.views import clean, whole
 from tests.data.text.conftest import write
 from tests.data.text.test_run_of_text import BACKBONE, TINY
@@ -128,6 +133,45 @@ def test_an_evaluation_may_have_another_number(run):
     fewer = sslcli.evaluate(run, "knn", *data, f"dataset.max_length={LENGTH}", "dataset.windows=1")
     assert default.keys() == fewer.keys()
     assert sslcli.load(run).preprocessor.windows == 8
+
+
+@pytest.fixture(scope="module")
+def short_run(run, tmp_path_factory) -> Run:
+    """Another run on the same data, which reads the start of documents alone."""
+    data = [f"dataset.path={run.config['dataset']['path']}", f"dataset.max_length={LENGTH}", "dataset.tokenizer=words"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLCLI_RUNS", str(tmp_path_factory.mktemp("short")))
+        return sslcli.pretrain("dataset=text_table", *data, "dataset.windows=1", *BACKBONE, method="mlm", **TINY)
+
+
+@pytest.mark.parametrize(("given", "windows"), [([], 1), (["dataset.windows=3"], 3), (["dataset.windows=8"], 8)])
+def test_named_data_have_the_number_of_the_run(short_run, monkeypatch, given, windows):
+    """Unless another one is given, as a data set of an evaluation and of embed."""
+    data = ["dataset=text_table", f"dataset.path={short_run.config['dataset']['path']}", "dataset.tokenizer=words"]
+    data += [f"dataset.max_length={LENGTH}", *given]
+    found = []
+    init = EvalData.__init__
+
+    def spy(self, dataset, *args, **options):
+        found.append(dataset.preprocessor.windows)
+        init(self, dataset, *args, **options)
+
+    monkeypatch.setattr(EvalData, "__init__", spy)
+    sslcli.evaluate(short_run, "knn", *data)
+    assert set(found) == {windows}
+    values = resolve(compose("pretrain", data))
+    inputs = read_inputs(open_trained(str(short_run.path)), InputRequest.parse([], values, data))
+    assert inputs.dataset.preprocessor.windows == windows
+
+
+def test_data_of_the_run_need_no_number(run, short_run):
+    """The configuration of an earlier version has the default, which is null now."""
+    own = short_run.config["dataset"]
+    assert is_same_dataset({**own, "windows": None}, own, read_record(Run(short_run.path)))
+    record, node = read_record(Run(run.path)), run.config["dataset"]
+    assert node["windows"] is None
+    assert is_same_dataset(node, {**node, "windows": 8}, record)
+    assert not is_same_dataset({**node, "windows": 1}, node, record)
 
 
 def test_training_does_not_depend_on_it(run, tmp_path, monkeypatch):
