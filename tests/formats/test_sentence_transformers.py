@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ def test_export_gives_the_features(name, runs, cli):
     done = cli("export", str(runs(name)), "format=sentence_transformers", "out=sentences")
     assert done.code == 0, done.err
     assert "next  sentence_transformers.SentenceTransformer('sentences')" in done.err
-    assert (vectors(Path("sentences")) - sslcli.load(runs(name)).embed(MORE)).abs().max() <= 1e-5
-    assert (sslcli.load("hf:sentences").embed(MORE) - sslcli.load(runs(name)).embed(MORE)).abs().max() == 0
+    encoder = sslcli.load(runs(name))
+    encoder.preprocessor = replace(encoder.preprocessor, windows=1)  # sentence-transformers reads the start of a text
+    features = encoder.embed(MORE)
+    assert (vectors(Path("sentences")) - features).abs().max() <= 1e-5
+    assert (sslcli.load("hf:sentences").embed(MORE) - features).abs().max() == 0
 
 
 @pytest.mark.parametrize("pooling", [MEAN, CLS], ids=["mean", "cls"])
