@@ -91,7 +91,8 @@ class BERT(TokenBackbone):
         if self.pool == "cls":
             return tokens[:, 0]
         if self.pool == "last":
-            return tokens[torch.arange(x.shape[0], device=x.device), self.last(x)]  # len(x) is a constant in an exported program
+            rows = torch.arange(x.shape[0], device=x.device)  # len(x) would be a constant in an exported program
+            return tokens[rows, self.last(x)]
         count = self.present(x).sum(dim=1, keepdim=True)
         return tokens.sum(dim=1) / count.clamp(min=1)  # padding is 0
 

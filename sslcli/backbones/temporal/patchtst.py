@@ -73,7 +73,9 @@ class PatchTST(ViT):
     def _attention_mask(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """(B, 1 + n, 1 + n): tokens attend to those of their channel, the class token to all of them."""
         channels, valid = self.input_shape[0], self.present(x)
-        of = torch.arange(channels, device=x.device).repeat_interleave(valid.shape[1] // channels).expand(x.shape[0], -1)
+        of = (
+            torch.arange(channels, device=x.device).repeat_interleave(valid.shape[1] // channels).expand(x.shape[0], -1)
+        )
         if keep is not None:
             valid, of = valid.gather(1, keep), of.gather(1, keep)
         of = F.pad(of, (1, 0), value=-1)  # of the class token
