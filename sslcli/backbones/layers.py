@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslcli.errors import RequestError
 
@@ -76,7 +77,13 @@ def layer_factors(backbone: nn.Module, decay: float) -> dict[str, float]:
 
 def freeze(backbone: nn.Module, count: int | str) -> None:
     """Freezes the first layer (the stem, or the patch embedding) and `count` layers after it, or `all` of them: neither their
-    parameters nor their batch statistics change, and their dropout is off. RequestError where a count leaves no layer."""
+    parameters nor their batch statistics change, and their dropout is off. `statistics`: the statistics of batch norm alone, in all
+    layers, which then normalize the batches of training, too. RequestError where a count leaves no layer."""
+    if count == "statistics":
+        norms = [name for name, module in backbone.named_modules() if isinstance(module, _BatchNorm)]
+        backbone.frozen = tuple(norms)  # type: ignore[assignment]
+        backbone.train(backbone.training)
+        return
     row = layers(backbone)
     if isinstance(count, str):
         count = len(row) - 1

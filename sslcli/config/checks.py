@@ -32,10 +32,13 @@ def check_values(cfg: Config, command: str = "pretrain") -> None:
         if not typecheck.matches_type(cfg[key], kind):
             raise RequestError(f"{key}: expected {typecheck.describe_type(kind)}, got '{cfg[key]}'")
     groups = {group: _check_types(group, kind, cfg[group]) for group, kind in (("train", Train), ("device", Device))}
-    for key, (minimum, other) in _MINIMUM.items():
+    for key, (minimum, *others) in _MINIMUM.items():
         value = groups[key.partition(".")[0]][key.partition(".")[2]]
-        if value != other and not (typecheck.matches_type(value, float) and math.isfinite(value) and value >= minimum):
-            alternative = f"{'null' if other is None else other}, or " if other != "" else ""
+        if value not in others and not (
+            typecheck.matches_type(value, float) and math.isfinite(value) and value >= minimum
+        ):
+            alternative = "".join(f"{'null' if other is None else other}, " for other in others)
+            alternative += "or " if others else ""
             raise RequestError(f"{key}: expected {alternative}a number of at least {minimum}, got '{value}'")
     for key, allowed in _ALLOWED.items():
         _check_allowed(key, groups[key.partition(".")[0]][key.partition(".")[2]], allowed)
@@ -67,15 +70,15 @@ def require_groups(cfg: Config) -> None:
             )
 
 
-# The smallest value of a key, and the value that it may have instead of a number ("": none).
-_MINIMUM: dict[str, tuple[int, str | None]] = {
+# The smallest value of a key, and the values that it may have instead of a number.
+_MINIMUM: dict[str, tuple[Any, ...]] = {
     "train.epochs": (0, None),
     "train.steps": (0, None),
     "train.batch_size": (1, "auto"),
-    "train.accumulate": (1, ""),
-    "train.keep": (1, ""),
-    "train.freeze": (0, "all"),
-    "train.lora": (0, ""),
+    "train.accumulate": (1,),
+    "train.keep": (1,),
+    "train.freeze": (0, "statistics", "all"),
+    "train.lora": (0,),
     "train.eval_every": (0, "auto"),
     "train.devices": (1, "auto"),
     "device.workers": (0, "auto"),

@@ -43,6 +43,28 @@ def test_frozen_layers_stay_as_they_are(make):
     assert any(name.endswith("running_mean") for name in changed) or not any("running_mean" in name for name in before)
 
 
+@pytest.mark.parametrize("make", BACKBONES.values(), ids=BACKBONES)
+def test_frozen_statistics_normalize_and_stay(make):
+    backbone = make().eval()
+    x = torch.randn(4, *SHAPE)
+    with torch.no_grad():
+        expected = backbone(x)
+    freeze(backbone, "statistics")
+    backbone = copy.deepcopy(backbone).train()
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    before = copy.deepcopy(backbone.state_dict())
+    z = backbone(x)
+    torch.testing.assert_close(z, expected)
+    z.square().mean().backward()
+    torch.optim.SGD(backbone.parameters(), lr=0.1).step()
+    changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any("running" in name or "num_batches" in name for name in changed)
+    norms = [name for name, module in backbone.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(f"{name}.bias" in changed for name in norms)
+
+
 def test_freezing_all_layers_is_refused():
     with pytest.raises(RequestError, match="4 layers after the first") as error:
         freeze(ResNet(SHAPE), 4)
