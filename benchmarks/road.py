@@ -200,7 +200,7 @@ NOTES = [
     "Public weights need no training here: the probe on 100 labels is the answer, and fine-tuning all weights on so few labels "
     "lowers the accuracy on new files. Adapting had 11 steps of 256 photographs in 9 minutes, beside other work, and lowered the "
     "accuracy on new files from .907 to .820; the evaluations of that run said so: the given weights have .980 on the labeled "
-    "files, the adapted ones .960. The cause were the statistics of batch norm, which became those of augmented views: "
+    "files, the adapted ones .960. The cause: the statistics of batch norm became those of augmented views: "
     "`experiment=adapt` keeps the given ones since (`train.freeze=statistics`; not measured again here). From random weights, "
     "minutes of pretraining (18 steps) give nothing: the linear probe is not above raw pixels, and fine-tuning is below training "
     "from scratch. "
