@@ -31,11 +31,15 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TESTS = {"customary": "*_[0-4].wav", **{speaker: f"*_{speaker}_*.wav" for speaker in SPEAKERS}}
 LABELS = ("1/class", "10/class", "all")
 SPECTROGRAM = ["dataset.bands=40", "dataset.hop=160"]  # frames of 20 ms, 40 x 48 values a view
-BACKBONE = ["backbone=audio_convnet"]
-TRAIN = ["train.epochs=12", "train.batch_size=128", "optimizer=adamw", "optimizer.lr=0.002", "optimizer.lr_batch=null"]
+BACKBONE = ["backbone=audio_gru", "backbone.width=256", "backbone.center=true"]
 METHODS: dict[str, list[str]] = {
+    "next_step": ["train.epochs=12", "train.batch_size=32"],
     "simclr": [
-        *TRAIN,
+        "train.epochs=12",
+        "train.batch_size=128",
+        "optimizer=adamw",
+        "optimizer.lr=0.002",
+        "optimizer.lr_batch=null",
         "method.temperature=0.1",
         "method.hidden_dim=256",
         "method.proj_dim=128",
@@ -81,7 +85,7 @@ def study(path: Path) -> Study:
             *SPECTROGRAM,
             "augmentation=audio_speech",
         ],
-        backbones={"convnet": BACKBONE},
+        backbones={"audio_gru": BACKBONE},
         methods=METHODS,
         finetune=lambda labels, start, backbone: FINETUNE[labels],
         baselines=BASELINES,
@@ -131,7 +135,7 @@ def main() -> None:
         if current != (split, seed):
             current = (split, seed)
             place = write_list(options.data, folder, split, options.validation)
-            models = AudioModels(study(place), folder, seed, "convnet", options.runs.resolve())
+            models = AudioModels(study(place), folder, seed, "audio_gru", options.runs.resolve())
         began = time.time()
         known["results"][key] = measure(models, method, labels, kind) | {"seconds": round(time.time() - began, 1)}
         save(path, known)

@@ -42,14 +42,15 @@ class NextStep(Method):
         return predicted[:, : predicted.shape[1] - self.shift]
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        """The frames that are predicted from those n before them; the first n are visible."""
+        """The frames that are predicted from those n before them; the first n are visible. The source is what the network sees."""
         (x,) = batch.expect_views(1, "weak", "clean")
-        source = self.backbone.values.complete(self.backbone.frame_values(x))
+        seen = self.backbone.frame_values(x)
+        source = self.backbone.values.complete(seen)
         mode = self.likelihood.mode(self.predict(x)).to(source.dtype)
         predicted = torch.cat([source[:, : self.shift], mode], dim=1)
         hidden = (torch.arange(source.shape[1], device=x.device) >= self.shift)[None, :, None].expand_as(source)
         to_view = self.backbone.from_frame_values
-        return Reconstruction(x, to_view(predicted), to_view(hidden), values=self.backbone.values)
+        return Reconstruction(to_view(seen), to_view(predicted), to_view(hidden), values=self.backbone.values)
 
     def details(self) -> dict[str, str]:
         n = self.backbone.num_frames

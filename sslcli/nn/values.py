@@ -88,20 +88,23 @@ class Continuous(Values):
     """Real numbers, normalized per channel by `mean` and `std`; NaN is padding or missing.
 
     `mean`, `std`: (C,) of training samples, before normalization; images in 0..1. `fill`: what a backbone without a mask uses
-    where there is no value."""
+    where there is no value. `silence`: (F,) of spectrograms (1, F, T), the values of a frame without sound."""
 
     kind: ClassVar[str] = "continuous"
     channel_axes: ClassVar[int] = 1
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     fill: float = 0.0
+    silence: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std), "fill": self.fill}
+        content = {"kind": self.kind, "mean": list(self.mean), "std": list(self.std), "fill": self.fill}
+        return content | ({"silence": list(self.silence)} if self.silence else {})
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         fits = len(shape) > 1 and len(self.mean) == len(self.std) == shape[0] and _are_sizes(shape)
-        return fits and _is_scale(self.mean, self.std) and math.isfinite(self.fill)
+        fits = fits and (not self.silence or (len(shape) == 3 and len(self.silence) == shape[1]))
+        return fits and _is_scale(self.mean, self.std) and all(map(math.isfinite, (self.fill, *self.silence)))
 
     def present(self, x: Tensor) -> Tensor:
         return ~x.isnan()
@@ -205,12 +208,8 @@ class Columns(Values):
     std: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "categories": list(self.categories),
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
+        scale = {"mean": list(self.mean), "std": list(self.std)}
+        return {"kind": self.kind, "categories": list(self.categories), **scale}
 
     @property
     def slices(self) -> ColumnSlices:

@@ -54,6 +54,7 @@ class AudioModality(GridModality):
         known = preprocessor_of(dataset)
         mean, std = (torch.tensor(v)[:, None] for v in (known.mean, known.std))
         levels = x.detach().float().cpu()[:, 0] * std + mean
+        levels = levels.where(levels.isfinite(), known.mel.log_floor)  # padding
         seconds = known.mel.samples(x.shape[-1]) / known.mel.rate
         return [Spectrogram(each, seconds) for each in levels]
 

@@ -29,6 +29,7 @@ SMALL = {"depth": 1} | {"width": 16, "heads": 2}  # a big transformer, small eno
 IMAGE, SERIES = (2, 24, 24), (2, 21)
 OTHER_SIZES = {
     "audio_convnet",
+    "audio_gru",
     "resnet34",
     "resnet50",
     "vit_micro",

@@ -16,6 +16,7 @@ from sslcli.backbones.temporal.inception import Inception
 from sslcli.backbones.temporal.patchtst import PatchTST
 from sslcli.backbones.temporal.rocket import Rocket
 from sslcli.errors import RequestError
+from sslcli.nn.values import Continuous
 
 NETS = {
     "gru": lambda shape, **options: GRU(shape, width=8, **options),
@@ -90,6 +91,46 @@ def test_hidden_frames_have_no_influence(name):
         network.stem = torch.nn.Conv1d(2, 8, 1)
     torch.testing.assert_close(network.frames(x, hidden), network.frames(other, hidden))
     assert (network.frames(x, hidden) != network.frames(x)).any()
+
+
+def centered(x: torch.Tensor) -> torch.Tensor:
+    """Each channel of (B, C, T) less the mean of its present values, sample by sample."""
+    out = x.clone()
+    for sample in out:
+        for channel in sample:
+            there = ~channel.isnan()
+            channel[there] -= channel[there].sum() / max(1, there.sum())
+    return out
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_center_subtracts_the_mean_of_each_channel(stride):
+    plain, centering = (build("gru", (4, 11), stride=stride, center=center) for center in (False, True))
+    x = torch.randn(3, 4, 11)
+    x[0, :, 8:], x[1, 2] = math.nan, math.nan
+    torch.testing.assert_close(centering(x), plain(centered(x)))
+    torch.testing.assert_close(centering.frame_values(x), plain.frame_values(centered(x)), equal_nan=True)
+    offset = torch.randn(3, 4, 1)
+    torch.testing.assert_close(centering(x + offset), centering(x))
+
+
+@every_net
+def test_silence_after_a_clip_is_padding(name):
+    """The frames that a view adds to a short clip change no feature; silence before and inside a clip counts."""
+    silence = (-2.0, -1.5, -3.0)
+    network = build(name, (1, 3, 13))
+    network.values = Continuous((0.0,), (1.0,), silence=silence)
+    x, floor = torch.randn(2, 1, 3, 9), torch.tensor(silence)[None, None, :, None]
+    x[0, ..., 4:6] = floor[..., 0, :]
+    filled = torch.cat([x, floor.expand(2, 1, 3, 4) + 1e-6], dim=3)
+    torch.testing.assert_close(network(filled), network(x))
+    assert network.present(filled).tolist() == [[True] * 9 + [False] * 4] * 2
+    quiet = filled.clone()
+    quiet[..., 12] += 0.01  # a sound, however faint
+    assert network.present(quiet).all()
+    assert torch.equal(network(floor.expand(1, 1, 3, 13)), torch.zeros(1, network.dim))
+    other = build(name, (1, 3, 13))
+    assert other.present(filled).all()  # a run whose values name no silence
 
 
 def test_pooling_matches_loops():

@@ -51,6 +51,18 @@ def test_next_step_matches_reference(stride):
     torch.testing.assert_close(result.hidden[:, 0], (torch.arange(14) >= 3 * stride).expand(4, -1))
 
 
+def test_next_step_of_centered_channels():
+    """Input, target and the drawn source are the channels less their means."""
+    data, method = series(), NextStep(gru(center=True), shift=3).eval()
+    x = data.views[0]
+    centered = Batch([x - x.nanmean(dim=2, keepdim=True)], ["weak"], data.draw)
+    plain = NextStep(gru(), shift=3).eval()
+    plain.load_state_dict(method.state_dict())
+    torch.testing.assert_close(method(data)["loss"], plain(centered)["loss"])
+    torch.testing.assert_close(method.reconstruct(data).source, centered.views[0], equal_nan=True)
+    torch.testing.assert_close(method.reconstruct(data).error(), plain.reconstruct(centered).error(), equal_nan=True)
+
+
 def test_next_step_learns_a_sine():
     """A recurrent network predicts a sine of random phase better than its mean, and than its last value."""
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from sslcli.errors import RequestError
 from sslcli.nn.likelihood import Likelihood
 
 POOLS = ("mean", "max", "both", "last")
+SILENT = 1e-3  # standard deviations of a band: rounding of the logarithm of no power
 MAX_FRAMES = 96  # of `stride: auto`: the memory and time of a step grow with the number of frames
 
 
@@ -21,7 +23,8 @@ class FrameBackbone(Backbone):
     """A backbone with a feature vector for each frame, which is a time step or `stride` of them.
 
     Samples are series (C, T), or spectrograms (C, F, T), whose C * F values of a step are its channels; T may be smaller than in
-    `input_shape`. NaN is missing or padding. N = ceil(T / stride) frames, P = stride * (values of a step).
+    `input_shape`. NaN is missing or padding; so are the steps without sound at the end of a spectrogram, with which a clip is
+    filled up (`values.silence`). N = ceil(T / stride) frames, P = stride * (values of a step).
 
     `frames(x, hidden)`: (B, *shape) -> (B, N, frame_dim). The embeddings of the frames where `hidden` (B, N) is true are replaced
     by 0 before the layers over time.
@@ -71,8 +74,10 @@ class FrameBackbone(Backbone):
         return ~self.frame_values(x).isnan().all(dim=2)
 
     def steps(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, channels, T)."""
-        return x.flatten(1, -2)
+        """(B, *shape) -> (B, channels, T), NaN where there is no value."""
+        x = x.flatten(1, -2)
+        silence = getattr(self.values, "silence", ())
+        return without_silence(x, silence) if silence else x
 
     def frame_values(self, x: Tensor) -> Tensor:
         x = self.steps(x)
@@ -95,6 +100,14 @@ class FrameBackbone(Backbone):
     def likelihood(self) -> Likelihood:
         """How a prediction of the values of frames is judged, against `frame_values`."""
         return self.values.likelihood(self.frame_size)
+
+
+def without_silence(x: Tensor, silence: Sequence[float]) -> Tensor:
+    """Spectrograms (B, F, T) with NaN for the last steps, as many as hold the values `silence` (F,) of no sound."""
+    floor = torch.tensor(silence, dtype=x.dtype, device=x.device)[:, None]
+    sound = ((x - floor).abs() > SILENT).any(dim=1)  # (B, T)
+    until = sound.flip(1).int().cumsum(dim=1).flip(1) > 0  # whether there is sound at the step or after it
+    return x.masked_fill(~until[:, None], math.nan)
 
 
 def pool_frames(frames: Tensor, present: Tensor, pool: str) -> Tensor:

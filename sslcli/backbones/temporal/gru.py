@@ -14,6 +14,9 @@ class GRU(FrameBackbone):
     512 and no embedding. Missing values are 0, the mean of a normalized channel; frames without any are not pooled. Because the
     network is causal, padding after the end of a series changes none of its features.
 
+    `center`: subtract from each channel its mean over the sample, which for speech removes what differs between voices and
+    microphones (cepstral mean normalization; Atal, JASA 1974). The mean is of all frames, past and future ones. What is the same
+    from the start to the end of a sample, such as the pitch of a steady tone, is then lost.
     `stride`: time steps of a frame; `auto`: 1, 2, 4, ..., for at most 96 frames.
     """
 
@@ -27,13 +30,19 @@ class GRU(FrameBackbone):
         stride: int | str = "auto",
         dropout: float = 0.0,
         pool: str = "mean",
+        center: bool = False,
     ):
         super().__init__(input_shape, pool)
+        self.center = center
         self.stride = stride_of(stride, self.input_shape[-1])
         self.embed = nn.Linear(self.frame_size, width)
         self.layers = nn.ModuleList(nn.GRU(width, width, batch_first=True) for _ in range(depth))
         self.dropout = nn.Dropout(dropout)
         self.set_width(width)
+
+    def steps(self, x: Tensor) -> Tensor:
+        x = super().steps(x)
+        return x - x.nanmean(dim=2, keepdim=True) if self.center else x
 
     def frames(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         h = self.embed(self.frame_values(x).nan_to_num())  # (B, N, width)

@@ -45,7 +45,10 @@ class AudioPreprocessor(Preprocessor):
     @property
     def values(self) -> Values:  # type: ignore[override]
         """Normalized by band already."""
-        return Continuous((0.0,), (1.0,))
+        floor = self.mel.log_floor
+        return Continuous(
+            (0.0,), (1.0,), silence=tuple((floor - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        )
 
     @property
     def decoder(self) -> Decoder:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sslcli.backbones.temporal.gru import GRU
 from sslcli.data.audio.audio_folder import audio_folder
 from sslcli.data.audio.clips import LongClip, cut
 from sslcli.data.audio.mel import LogMel
@@ -18,6 +19,8 @@ from sslcli.data.audio.statistics import wave
 from sslcli.data.audio.tones import CLASSES, tones
 from sslcli.data.dataset import Dataset
 from sslcli.errors import DataError, RequestError
+from sslcli.rng import Draw
+from sslcli.views.clips.view import AudioView
 from tests.data.audio.sounds import RATE, sine, write, write_folder
 
 
@@ -50,6 +53,26 @@ def test_class_folders(folder):
     assert "held out: 5 clips of 24" in text
     assert "image" not in text
     assert data.details["rates"] == {8000: 12, 16000: 6, 4000: 6}
+
+
+def test_frames_after_a_clip_are_no_frames_of_a_recurrent_network(folder):
+    """In a clean view, the silence that fills a clip up is padding to a network over frames, and features do not depend on it."""
+    features = []
+    for seconds in (1.0, 2.0):
+        data = audio_folder(str(folder), holdout=0, seconds=seconds)
+        known = data.preprocessor
+        assert isinstance(known, AudioPreprocessor)
+        torch.manual_seed(0)
+        network = GRU(data.shape, width=8, stride=1, pool="both").eval()
+        network.values = data.values
+        view = AudioView([], data)
+        clips = [data.train.read(i) for i in range(6)]
+        x = view.finish(view.frame(clips, Draw(0, 0, torch.arange(6))), Draw(0, 0, torch.arange(6)))
+        reach = known.mel.n_fft // 2  # of the window of a frame, beyond its middle
+        for clip, there in zip(clips, network.present(x), strict=True):
+            assert abs(int(there.sum()) - (1 + (len(clip) + reach) // known.mel.hop)) <= 1
+        features.append(network(x))
+    torch.testing.assert_close(*features)
 
 
 def test_bands_are_normalized_without_padding(folder):
