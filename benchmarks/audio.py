@@ -48,9 +48,9 @@ METHODS: dict[str, list[str]] = {
 }
 BASELINES = {"mel": "mean and standard deviation of mel bands + LR", "mel32": "log-mel of 32 frames + LR"}
 FINETUNE: dict[str, dict[str, Any]] = {
-    "1/class": {"lr": 3e-4, "epochs": 50, "min_steps": 60},
-    "10/class": {"lr": 2e-3, "epochs": 30, "min_steps": 200},
-    "all": {"lr": 1e-3, "epochs": 6},
+    "1/class": {"lr": 3e-4, "epochs": 50, "min_steps": 60, "augment": "weak"},
+    "10/class": {"lr": 1e-3, "epochs": 30, "min_steps": 200, "augment": "weak"},
+    "all": {"lr": 1e-3, "epochs": 6, "augment": "weak"},
 }
 
 

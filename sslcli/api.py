@@ -28,12 +28,12 @@ from sslcli.batch import Batch
 from sslcli.config import compose
 from sslcli.config.modalities import with_implied
 from sslcli.config.overrides import allow_data_path, canonical, to_overrides
-from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
+from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.inference.encoder import kept_classifier, open_trained
 from sslcli.inference.features import ROWS, collect
-from sslcli.inference.given_samples import GivenSamples
+from sslcli.inference.given_samples import GivenSamples, described_by
 from sslcli.inference.predictions import Predictor
 from sslcli.methods.base import Method
 from sslcli.rng import Draw
@@ -207,9 +207,7 @@ class Encoder:
         return int(self.info["dim"])
 
     def _as_dataset(self) -> Dataset:
-        own, empty = self.preprocessor, ArraySource(torch.empty(0))
-        name = self.info["dataset"]
-        return Dataset(name, own.kind, own.shape, train=empty, test=None, values=own.values, preprocessor=own)
+        return described_by(self.preprocessor, self.info["dataset"])
 
     def transform(self, samples: Any) -> Tensor:
         """Raw samples as the backbone takes them: cropped and resized, scaled, normalized.

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslcli.data.dataset import Dataset, Preprocessor, Source
+from sslcli.data.dataset import ArraySource, Dataset, Preprocessor, Source
 from sslcli.data.user_files.samples import expand
 from sslcli.inference.features import Block, FeatureExtractor
 from sslcli.runtime.device import auto_precision
 from sslcli.views.modality import modality
+
+
+def described_by(preprocessor: Preprocessor, name: str) -> Dataset:
+    """A data set without samples, which describes those of a preprocessor."""
+    own, empty = preprocessor, ArraySource(torch.empty(0))
+    return Dataset(name, own.kind, own.shape, train=empty, test=None, values=own.values, preprocessor=own)
 
 
 @dataclass(frozen=True)

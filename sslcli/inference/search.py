@@ -14,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.config import Config
+from sslcli.config import Config, registry
 from sslcli.console import escape
 from sslcli.errors import DataError, RequestError, nearest
 from sslcli.evals.fit.neighbors import BANK, nearest_in_blocks
 from sslcli.inference.embeddings.reader import Embeddings
 from sslcli.inference.features import ROWS, collect
+from sslcli.inference.given_samples import described_by
 from sslcli.inference.inputs import InputRequest, read_inputs
 from sslcli.inference.session import Session, open_session
 from sslcli.inference.vectors.shared_space import SHARED, SharedSpace
+from sslcli.views.modality import modality
 
 BYTES = 64 << 20  # of a block of vectors
 FILE_NAME = re.compile(r"\S*[/\\*]\S*|.*\.[A-Za-z]\w{1,4}", re.DOTALL)  # a path, a pattern, or a name with an ending
-TEXT_HINT = "texts are queries of embeddings that were written with pool=shared (clip, siglip)"
+TEXT_HINT = "texts are queries of embeddings of text, and of those that were written with pool=shared (clip, siglip)"
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,14 @@ def require_vectors(embeddings: Embeddings, file: Path) -> None:
 def make_queries(
     embeddings: Embeddings, names: Sequence[str], values: Config, run: str | None = None
 ) -> tuple[list[Query], Session | None]:
-    """Queries of ids; of files, which the encoder of the embeddings embeds; and of texts, where images and texts share their space.
+    """Queries of ids; of files, which the encoder of the embeddings embeds; and of texts, where it is one of text, or images and
+    texts share their space.
     The encoder is opened where a query is none of the ids.
 
     `run`: where the encoder is now. RequestError for names of neither, and where the encoder is gone or another one."""
     rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
     others = [name for name in dict.fromkeys(names) if name not in rows]
-    by_text = embeddings.meta.get("settings", {}).get("pool") == SHARED
+    by_text = _takes_texts(embeddings)
     texts = [name for name in others if by_text and _is_text(name)]
     files = [name for name in others if name not in texts]
     queries = {
@@ -110,11 +113,26 @@ def make_queries(
         for query in _embed(session, request):
             queries.setdefault(query.name, []).append(query)
     if session is not None and texts:
-        assert isinstance(session.encoder.module, SharedSpace)
-        for text, vector in zip(texts, session.encoder.module.of_texts(texts), strict=True):
+        for text, vector in zip(texts, _of_texts(session, texts), strict=True):
             queries[text] = [Query(text, vector)]
     ordered = [name for name in dict.fromkeys(names) if name in queries] + [n for n in queries if n not in names]
     return [query for name in ordered for query in queries[name]], session
+
+
+def _takes_texts(embeddings: Embeddings) -> bool:
+    if embeddings.meta.get("settings", {}).get("pool") == SHARED:
+        return True
+    kind = embeddings.meta.get("encoder", {}).get("modality")
+    return kind in registry.choices("modality") and modality(kind).strings
+
+
+def _of_texts(session: Session, texts: Sequence[str]) -> Tensor:
+    """Vectors (n, dim) of texts."""
+    encoder = session.encoder
+    if isinstance(encoder.module, SharedSpace):
+        return encoder.module.of_texts(texts)
+    source, dataset = encoder.preprocessor.source(list(texts)), described_by(encoder.preprocessor, "queries")
+    return collect(session.extractor.blocks(source, dataset))[0]
 
 
 def _is_text(name: str) -> bool:

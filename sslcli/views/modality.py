@@ -104,6 +104,7 @@ class Modality(ABC):
     native: ClassVar[bool] = False  # whether views have compiled code
     mixes: ClassVar[bool] = False  # whether a convex combination of two samples is a sample (mixup, CutMix)
     attacks: ClassVar[bool] = False  # whether a bound on the change of each value is meaningful (adversarial attacks)
+    strings: ClassVar[bool] = False  # whether a string is a sample, not the name of a file
     unit: ClassVar[str] = "standard deviations"  # of reconstruction errors
     psnr: ClassVar[bool] = False  # whether errors are also given as peak signal-to-noise ratio: values are in 0..1
     deleted: ClassVar[str] = "becomes 0, the mean of normalised data"  # what `delete` does, in words

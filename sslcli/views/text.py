@@ -133,6 +133,7 @@ class TextModality(Modality):
 
     noun = ("document", "documents")
     ops = OPS
+    strings = True
     unit = "tokens"
     deleted = "becomes padding"
     inserted = "into padding"

@@ -18,7 +18,7 @@ import torch
 from sslcli.evals.fit import neighbors
 from sslcli.inference.embeddings.reader import Embeddings
 from sslcli.inference.search import Query, search
-from tests.inference.encoders import encoder, export, image_encoder, write_images
+from tests.inference.encoders import encoder, export, image_encoder, text_encoder, write_images
 from tests.inference.test_embed import CPU
 
 
@@ -91,6 +91,26 @@ def test_search_of_files_and_ids(cli, embedded):
     result = cli("search", "E.npz", "query.png", *CPU)
     assert result.code == 2
     assert "is not the encoder of these embeddings: its weights differ" in result.err
+
+
+def test_search_of_texts_by_a_text(cli, tmp_path):
+    """A query that is neither an id nor a file is a text for an encoder of text, with the vector of the same line of a file."""
+    export(text_encoder(tmp_path), tmp_path / "enc")
+    lines = ["the end of a line", "a start number 9", "the number of the end"]
+    Path("some.txt").write_text("\n".join(lines) + "\n")
+    assert cli("embed", "enc", "some.txt", "out=E.npz", *CPU).code == 0
+    result = cli("search", "E.npz", lines[1], "of a start", "k=3", "page=near.html", "--json", *CPU)
+    assert result.code == 0, result.err
+    first, second = json.loads(result.out)["queries"]
+    with np.load("E.npz", allow_pickle=False) as file:
+        ids, vectors = file["id"].tolist(), file["vector"]
+    own = vectors[1] / np.linalg.norm(vectors[1])
+    cosine = vectors @ own / np.linalg.norm(vectors, axis=1)
+    assert [n["id"] for n in first["neighbors"]] == [ids[i] for i in np.argsort(-cosine)]
+    np.testing.assert_allclose([n["similarity"] for n in first["neighbors"]], np.sort(cosine)[::-1], atol=1e-5)
+    assert (second["query"], len(second["neighbors"])) == ("of a start", 3)
+    assert "of a start" in Path("near.html").read_text()
+    assert "there is no file gone.txt" in cli("search", "E.npz", "gone.txt", *CPU).err
 
 
 def test_bad_searches(cli, embedded):

@@ -51,7 +51,7 @@ ENTRIES = (
             ("E.npz photo.jpg", "the ten samples most similar to a file"),
             ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids"),
             ("E.npz 'new/*.jpg' page=near.html", "with pictures, in one HTML file"),
-            ("E.npz 'a red circle'", "of a text, where E.npz was written with pool=shared"),
+            ("E.npz 'a red circle'", "of a text, where E.npz holds texts or was written with pool=shared"),
         ),
         options=(
             Option("k", "N", "neighbors of each query (default: 10)"),
