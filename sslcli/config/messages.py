@@ -129,6 +129,12 @@ def unknown_key(
             f"`{parent}` has no key `{leaf}`",
             f"it has {listing(sorted(siblings))}; `+{key}=VALUE` sets a parameter that the recipe leaves at its default",
         )
+    chosen = any(override.partition("=")[0] == "dataset" for override in overrides)
+    if parent == "dataset" and command == "eval" and not chosen:
+        return RequestError(
+            f"`{key}` requires a data set on the command line",
+            f"dataset=NAME dataset.path=PATH {key}=VALUE; without one, the data set of the run is read as it was in training",
+        )
     # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
     elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
     best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)

@@ -69,6 +69,12 @@ from tests.conftest import SMOKE
         (["eval"], "missing argument: NAME", "probe"),
         (["eval", "prob"], "no evaluator named `prob`", "`probe`"),
         (["eval", "probe"], "there is no run in runs/ yet", "sslcli pretrain"),
+        (
+            ["eval", "probe", "dataset.windows=1"],
+            "requires a data set on the command line",
+            "dataset=NAME dataset.path=PATH",
+        ),
+        (["eval", "probe", "dataset=digits", "dataset.windows=1"], "`dataset` has no key `windows`", "split_seed"),
         (["eval", "probe", "run=nope"], "there is no run `nope`", "sslcli runs"),
         (["resume"], "missing argument: RUN", "sslcli resume RUN"),
         (["resume", "latest", "seed=3"], "there is no run in runs/ yet", "sslcli pretrain"),
