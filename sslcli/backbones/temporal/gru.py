@@ -15,8 +15,8 @@ class GRU(FrameBackbone):
     network is causal, padding after the end of a series changes none of its features.
 
     `center`: subtract from each channel its mean over the sample, which for speech removes what differs between voices and
-    microphones (cepstral mean normalization; Atal, JASA 1974). The mean is of all frames, past and future ones. What is the same
-    from the start to the end of a sample, such as the pitch of a steady tone, is then lost.
+    microphones (cepstral mean normalization; Atal, JASA 1974). The mean is of all frames: past, future and hidden ones. What
+    is the same from the start to the end of a sample, such as the pitch of a steady tone, is then lost.
     `stride`: time steps of a frame; `auto`: 1, 2, 4, ..., for at most 96 frames.
     """
 
