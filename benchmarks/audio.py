@@ -182,7 +182,7 @@ def page(known: dict[str, Any]) -> str:
         "",
         f"Accuracy, {spread}; a seed is one pretraining, one draw of labels and one order of fine-tuning. Pretraining reads the "
         "training split without labels. The recipe was chosen on the recordings 5 to 9, without those of 0 to 4. LR is logistic "
-        "regression.",
+        "regression. A mean without a standard deviation is of one seed.",
         "",
         f"Network: `{' '.join(BACKBONE)}`. Pretraining: "
         + "; ".join(f"`method={name} {' '.join(words)}`" for name, words in METHODS.items())
