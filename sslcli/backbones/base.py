@@ -47,6 +47,10 @@ class Backbone(nn.Module):
             self.values = values
         self.check_samples(self.input_shape, self.values)
 
+    def set_values(self, values: Values) -> None:
+        """What the numbers of a sample are, from the builder, after the constructor."""
+        self.values = values
+
     @classmethod
     def check_samples(cls, shape: tuple[int, ...], values: Values) -> None:
         """RequestError, with the backbones that fit, unless the class accepts samples of `shape`, none of whose axes is empty."""

@@ -177,7 +177,10 @@ def build_backbone(node: Config, shape: tuple[int, ...], values: Values) -> nn.M
     attribute."""
     given = {"values": values} if instantiate.takes("backbone", node, "values") else {}
     backbone: nn.Module = instantiate.build("backbone", node, input_shape=shape, **given)
-    backbone.values = values  # type: ignore[assignment]
+    if hasattr(backbone, "set_values"):
+        backbone.set_values(values)  # type: ignore[operator]
+    else:  # no subclass of Backbone
+        backbone.values = values  # type: ignore[assignment]
     return backbone
 
 

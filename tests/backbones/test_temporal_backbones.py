@@ -119,7 +119,8 @@ def test_silence_after_a_clip_is_padding(name):
     """The frames that a view adds to a short clip change no feature; silence before and inside a clip counts."""
     silence = (-2.0, -1.5, -3.0)
     network = build(name, (1, 3, 13))
-    network.values = Continuous((0.0,), (1.0,), silence=silence)
+    network.set_values(Continuous((0.0,), (1.0,), silence=silence))
+    assert "silence" not in network.state_dict()
     x, floor = torch.randn(2, 1, 3, 9), torch.tensor(silence)[None, None, :, None]
     x[0, ..., 4:6] = floor[..., 0, :]
     filled = torch.cat([x, floor.expand(2, 1, 3, 4) + 1e-6], dim=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from sslcli.backbones.base import Backbone
 from sslcli.errors import RequestError
 from sslcli.nn.likelihood import Likelihood
+from sslcli.nn.values import Continuous, Values
 
 POOLS = ("mean", "max", "both", "last")
 SILENT = 1e-3  # standard deviations of a band: rounding of the logarithm of no power
@@ -41,6 +41,7 @@ class FrameBackbone(Backbone):
     causal: bool = False
     frame_dim: int
     stride: int = 1
+    silence: Tensor | None  # (F, 1)
 
     def __init__(self, input_shape: tuple[int, ...], pool: str = "mean"):
         super().__init__(input_shape)
@@ -48,6 +49,12 @@ class FrameBackbone(Backbone):
             raise RequestError(f"backbone.pool: expected {', '.join(POOLS)}, got {pool!r}", "backbone.pool=mean")
         self.pool = pool
         self.channels = math.prod(self.input_shape[:-1])
+        self.register_buffer("silence", None, persistent=False)
+
+    def set_values(self, values: Values) -> None:
+        super().set_values(values)
+        silence = values.silence if isinstance(values, Continuous) else ()
+        self.silence = torch.tensor(silence)[:, None] if silence else None
 
     def set_width(self, width: int) -> None:
         """Sets `frame_dim`, and `dim` by the pooling."""
@@ -76,8 +83,7 @@ class FrameBackbone(Backbone):
     def steps(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, channels, T), NaN where there is no value."""
         x = x.flatten(1, -2)
-        silence = getattr(self.values, "silence", ())
-        return without_silence(x, silence) if silence else x
+        return x if self.silence is None else without_silence(x, self.silence)
 
     def frame_values(self, x: Tensor) -> Tensor:
         x = self.steps(x)
@@ -102,10 +108,9 @@ class FrameBackbone(Backbone):
         return self.values.likelihood(self.frame_size)
 
 
-def without_silence(x: Tensor, silence: Sequence[float]) -> Tensor:
-    """Spectrograms (B, F, T) with NaN for the last steps, as many as hold the values `silence` (F,) of no sound."""
-    floor = torch.tensor(silence, dtype=x.dtype, device=x.device)[:, None]
-    sound = ((x - floor).abs() > SILENT).any(dim=1)  # (B, T)
+def without_silence(x: Tensor, silence: Tensor) -> Tensor:
+    """Spectrograms (B, F, T) with NaN for the last steps, as many as hold the values `silence` (F, 1) of no sound."""
+    sound = ((x - silence).abs() > SILENT).any(dim=1)  # (B, T)
     until = sound.flip(1).int().cumsum(dim=1).flip(1) > 0  # whether there is sound at the step or after it
     return x.masked_fill(~until[:, None], math.nan)
 

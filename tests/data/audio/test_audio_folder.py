@@ -64,7 +64,7 @@ def test_frames_after_a_clip_are_no_frames_of_a_recurrent_network(folder):
         assert isinstance(known, AudioPreprocessor)
         torch.manual_seed(0)
         network = GRU(data.shape, width=8, stride=1, pool="both").eval()
-        network.values = data.values
+        network.set_values(data.values)
         view = AudioView([], data)
         clips = [data.train.read(i) for i in range(6)]
         x = view.finish(view.frame(clips, Draw(0, 0, torch.arange(6))), Draw(0, 0, torch.arange(6)))
