@@ -29,7 +29,8 @@ class AudioPreprocessor(Preprocessor):
     """Decodes audio to one channel of int16 samples at one rate; a view is a log-mel spectrogram (1, bands, frames).
 
     mel: the settings of the spectrogram. frames: of a view. channels: `mean` of all, or the `first`. mean, std: of
-    each band, of the frames of training clips, before normalization."""
+    each band, of the frames of training clips, before normalization. pads: whether the silence after a clip is padding to
+    networks over frames; it was content in earlier versions, whose runs lack the key."""
 
     kind: ClassVar[str] = "audio"
     mel: MelSettings
@@ -37,6 +38,7 @@ class AudioPreprocessor(Preprocessor):
     channels: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pads: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -46,16 +48,15 @@ class AudioPreprocessor(Preprocessor):
     def values(self) -> Values:  # type: ignore[override]
         """Normalized by band already."""
         floor = self.mel.log_floor
-        return Continuous(
-            (0.0,), (1.0,), silence=tuple((floor - m) / s for m, s in zip(self.mean, self.std, strict=True))
-        )
+        silence = tuple((floor - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        return Continuous((0.0,), (1.0,), silence=silence if self.pads else ())
 
     @property
     def decoder(self) -> Decoder:
         return Decoder(self.mel.rate, self.channels)
 
     def to_json(self) -> dict[str, Any]:
-        scale = {"mean": list(self.mean), "std": list(self.std)}
+        scale = {"mean": list(self.mean), "std": list(self.std)} | ({"pads": True} if self.pads else {})
         return {"mel": self.mel.to_json(), "frames": self.frames, "channels": self.channels, **scale}
 
     @classmethod
@@ -72,7 +73,10 @@ class AudioPreprocessor(Preprocessor):
         mean, std = tuple(map(float, mean or ())), tuple(map(float, std or ()))
         if not all(map(math.isfinite, (*mean, *std))) or not all(s > 0 for s in std):
             raise ValueError("mean, std: expected finite numbers, and a positive std")
-        return cls(mel, int(frames or 0), str(content["channels"]), mean, std)
+        pads = content.get("pads", False)
+        if not isinstance(pads, bool):
+            raise ValueError("pads: expected true or false")
+        return cls(mel, int(frames or 0), str(content["channels"]), mean, std, pads)
 
     def encode(self, samples: Any) -> list[Tensor]:
         """Clips (n,) int16 of any lengths.
@@ -115,7 +119,9 @@ class AudioPreprocessor(Preprocessor):
     def differences(self, other: Preprocessor) -> list[str]:
         if not isinstance(other, AudioPreprocessor):
             return super().differences(other)
-        before, now = ({**p.mel.to_json(), "frames": p.frames, "channels": p.channels} for p in (self, other))
+        before, now = (
+            {**p.mel.to_json(), "frames": p.frames, "channels": p.channels, "pads": p.pads} for p in (self, other)
+        )
         changed = [f"{key} was {before[key]}, is {now[key]}" for key in before if before[key] != now[key]]
         if not changed and (self.mean, self.std) != (other.mean, other.std):
             changed.append("the mean and standard deviation of the bands differ")

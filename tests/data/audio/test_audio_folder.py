@@ -19,6 +19,7 @@ from sslcli.data.audio.statistics import wave
 from sslcli.data.audio.tones import CLASSES, tones
 from sslcli.data.dataset import Dataset
 from sslcli.errors import DataError, RequestError
+from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views.clips.view import AudioView
 from tests.data.audio.sounds import RATE, sine, write, write_folder
@@ -73,6 +74,22 @@ def test_frames_after_a_clip_are_no_frames_of_a_recurrent_network(folder):
             assert abs(int(there.sum()) - (1 + (len(clip) + reach) // known.mel.hop)) <= 1
         features.append(network(x))
     torch.testing.assert_close(*features)
+
+
+def test_preprocessors_of_earlier_runs_keep_silence_as_content(folder):
+    """A run without the key `pads` resumes with the values and the preprocessor that it had."""
+    now = audio_folder(str(folder)).preprocessor
+    assert isinstance(now, AudioPreprocessor)
+    content = {key: value for key, value in now.to_json().items() if key != "pads"}
+    earlier = AudioPreprocessor.from_json(content, {})
+    assert earlier.to_json() == content
+    assert earlier.values == Continuous((0.0,), (1.0,))
+    assert audio_folder(str(folder), like=earlier).values == earlier.values
+    assert AudioPreprocessor.from_json(now.to_json(), {}) == now
+    assert len(now.values.silence) == now.mel.bands
+    assert now.differences(earlier) == ["pads was True, is False"]
+    with pytest.raises(ValueError, match="pads"):
+        AudioPreprocessor.from_json(content | {"pads": 1}, {})
 
 
 def test_bands_are_normalized_without_padding(folder):
