@@ -134,6 +134,20 @@ def test_silence_after_a_clip_is_padding(name):
     assert other.present(filled).all()  # a run whose values name no silence
 
 
+def test_silence_after_a_clip_is_in_no_feature_of_rocket():
+    """Frames of silence are read as missing ones, which NaN marks."""
+    silence = torch.tensor((-2.0, -1.5, -3.0))
+    network = Rocket((1, 3, 30), kernels=16).eval()
+    x = torch.randn(2, 1, 3, 30)
+    x[..., 22:] = silence[:, None]
+    absent = x.clone()
+    absent[..., 22:] = math.nan
+    as_content = network(x)
+    network.set_values(Continuous((0.0,), (1.0,), silence=tuple(silence.tolist())))
+    torch.testing.assert_close(network(x), network(absent))
+    assert not torch.allclose(network(x), as_content)
+
+
 def test_pooling_matches_loops():
     frames = torch.randn(4, 6, 3)
     present = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 1, 0, 1, 0, 0], [0] * 6]).bool()

@@ -19,12 +19,34 @@ SILENT = 1e-3  # standard deviations of a band: rounding of the logarithm of no 
 MAX_FRAMES = 96  # of `stride: auto`: the memory and time of a step grow with the number of frames
 
 
-class FrameBackbone(Backbone):
+class StepBackbone(Backbone):
+    """A backbone of series (C, T), or spectrograms (C, F, T) whose C * F values of a step are its channels.
+
+    `steps(x)`: (B, *shape) -> (B, channels, T), NaN where there is no value: what is missing or padding, and the steps without
+    sound at the end of a spectrogram, with which a clip is filled up (`values.silence`)."""
+
+    accepts: ClassVar = {"continuous": (2, 3)}
+    silence: Tensor | None  # (F, 1)
+
+    def __init__(self, input_shape: tuple[int, ...]):
+        super().__init__(input_shape)
+        self.register_buffer("silence", None, persistent=False)
+
+    def set_values(self, values: Values) -> None:
+        super().set_values(values)
+        silence = values.silence if isinstance(values, Continuous) else ()
+        self.silence = torch.tensor(silence)[:, None] if silence else None
+
+    def steps(self, x: Tensor) -> Tensor:
+        x = x.flatten(1, -2)
+        return x if self.silence is None else without_silence(x, self.silence)
+
+
+class FrameBackbone(StepBackbone):
     """A backbone with a feature vector for each frame, which is a time step or `stride` of them.
 
     Samples are series (C, T), or spectrograms (C, F, T), whose C * F values of a step are its channels; T may be smaller than in
-    `input_shape`. NaN is missing or padding; so are the steps without sound at the end of a spectrogram, with which a clip is
-    filled up (`values.silence`). N = ceil(T / stride) frames, P = stride * (values of a step).
+    `input_shape`. NaN is missing or padding. N = ceil(T / stride) frames, P = stride * (values of a step).
 
     `frames(x, hidden)`: (B, *shape) -> (B, N, frame_dim). The embeddings of the frames where `hidden` (B, N) is true are replaced
     by 0 before the layers over time.
@@ -37,11 +59,9 @@ class FrameBackbone(Backbone):
     2 x frame_dim), or the last of them. 0 for a sample without any value.
     """
 
-    accepts: ClassVar = {"continuous": (2, 3)}
     causal: bool = False
     frame_dim: int
     stride: int = 1
-    silence: Tensor | None  # (F, 1)
 
     def __init__(self, input_shape: tuple[int, ...], pool: str = "mean"):
         super().__init__(input_shape)
@@ -49,12 +69,6 @@ class FrameBackbone(Backbone):
             raise RequestError(f"backbone.pool: expected {', '.join(POOLS)}, got {pool!r}", "backbone.pool=mean")
         self.pool = pool
         self.channels = math.prod(self.input_shape[:-1])
-        self.register_buffer("silence", None, persistent=False)
-
-    def set_values(self, values: Values) -> None:
-        super().set_values(values)
-        silence = values.silence if isinstance(values, Continuous) else ()
-        self.silence = torch.tensor(silence)[:, None] if silence else None
 
     def set_width(self, width: int) -> None:
         """Sets `frame_dim`, and `dim` by the pooling."""
@@ -79,11 +93,6 @@ class FrameBackbone(Backbone):
 
     def present(self, x: Tensor) -> Tensor:
         return ~self.frame_values(x).isnan().all(dim=2)
-
-    def steps(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, channels, T), NaN where there is no value."""
-        x = x.flatten(1, -2)
-        return x if self.silence is None else without_silence(x, self.silence)
 
     def frame_values(self, x: Tensor) -> Tensor:
         x = self.steps(x)

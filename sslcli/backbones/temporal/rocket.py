@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sslcli.backbones.base import Backbone
+from sslcli.backbones.temporal.frames import StepBackbone
 
 LENGTH = 9  # of a kernel
 
 
-class Rocket(Backbone):
+class Rocket(StepBackbone):
     """Dempster, Petitjean & Webb, "ROCKET: Exceptionally Fast and Accurate Time Series Classification Using Random Convolutional
     Kernels", DMKD 2020 (arXiv:1910.13051).
 
@@ -22,8 +21,6 @@ class Rocket(Backbone):
     which the paper has not, follows the gradient of the maximum. Deviations: all kernels have length 9, padding, and all channels,
     over whose number the weights are scaled. Missing values are 0; steps without any value are in no feature.
     """
-
-    accepts: ClassVar = {"continuous": (2, 3)}
 
     def __init__(self, input_shape: tuple[int, ...], kernels: int = 512):
         super().__init__(input_shape)
@@ -41,7 +38,7 @@ class Rocket(Backbone):
         self.dim = 2 * kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1, -2)  # (B, C, T)
+        x = self.steps(x)
         valid = ~x.isnan().all(dim=1, keepdim=True)  # (B, 1, T)
         x, weight = x.nan_to_num(), valid.to(x.dtype)
         count = weight.sum(dim=2).clamp(min=1)
