@@ -48,9 +48,6 @@ class NextStep(Method):
         source = self.backbone.values.complete(seen)
         mode = self.likelihood.mode(self.predict(x)).to(source.dtype)
         predicted = torch.cat([source[:, : self.shift], mode], dim=1)
-        predicted = predicted.masked_fill(
-            ~self.backbone.present(x)[:, :, None], torch.nan
-        )  # nothing is drawn at padding
         hidden = (torch.arange(source.shape[1], device=x.device) >= self.shift)[None, :, None].expand_as(source)
         to_view = self.backbone.from_frame_values
         return Reconstruction(to_view(seen), to_view(predicted), to_view(hidden), values=self.backbone.values)
