@@ -20,7 +20,8 @@ from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.preprocessor import with_range_of_each_image
 from sslcli.errors import DataError, command
-from sslcli.nn.values import Values, values_from_json
+from sslcli.nn.values import Values
+from sslcli.nn.values_json import values_from_json
 from sslcli.runs import Record, records
 from sslcli.runs.run import Run
 

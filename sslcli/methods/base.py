@@ -117,10 +117,11 @@ class Reconstruction:
 
     def columns(self) -> dict[str, Tensor]:
         """Columns of a figure: the source, its visible part and the prediction, in the units of the source. Statistics of
-        normalized patches are taken from the source."""
+        normalized patches are taken from the source. There is no prediction after the end of a sample."""
         predicted = self.predicted.to(self.source.dtype)
         if self.mean is not None and self.std is not None:
             predicted = predicted * self.std + self.mean
+        predicted = self.values.remove(predicted, self.values.after_end(self.source))
         if self.hidden is None:
             return {"source": self.source, "reconstruction": predicted}
         return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ class Values(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """The fields, with `kind`; `values_from_json` is the inverse."""
+        """The fields, with `kind`; `values_json.values_from_json` is the inverse."""
 
     @abstractmethod
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -43,6 +43,12 @@ class Values(ABC):
     @abstractmethod
     def present(self, x: Tensor) -> Tensor:
         """Bool, of the shape of x: the entries that hold a value. The others are padding or missing."""
+
+    def after_end(self, x: Tensor) -> Tensor:
+        """Bool, broadcasts to x: the positions after the last one that holds a value, with which a short sample is filled up."""
+        held = self.present(x).flatten(1, -2).any(dim=1) if x.ndim > 2 else self.present(x)  # (B, T)
+        until = held.flip(1).int().cumsum(dim=1).flip(1) > 0
+        return ~until.view(len(x), *[1] * (x.ndim - 2), -1)
 
     @abstractmethod
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
@@ -227,6 +233,9 @@ class Columns(Values):
     def present(self, x: Tensor) -> Tensor:
         return torch.where(self.is_category(x), x != 0, ~x.isnan())
 
+    def after_end(self, x: Tensor) -> Tensor:
+        return torch.zeros(1, 1, dtype=torch.bool, device=x.device)  # the last column may be missing
+
     def hide(self, x: Tensor, where: Tensor) -> Tensor:
         return x.masked_fill(where & ~x.isnan(), 0.0)  # the mean of a number, the unknown category
 
@@ -271,29 +280,3 @@ def _are_sizes(sizes: Iterable[int]) -> bool:
 
 def _is_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
     return all(map(math.isfinite, (*mean, *std))) and all(s > 0 for s in std)
-
-
-KINDS: dict[str, type[Values]] = {kind.kind: kind for kind in (Continuous, Tokens, Columns)}
-_CHECKS: dict[str, Callable[[Any], bool]] = {  # annotations of the fields
-    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "int | None": lambda v: v is None or _CHECKS["int"](v),
-    "str": lambda v: isinstance(v, str),
-    "float": lambda v: _CHECKS["int"](v) or isinstance(v, float),
-    "tuple[int, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["int"], v)),
-    "tuple[float, ...]": lambda v: isinstance(v, tuple) and all(map(_CHECKS["float"], v)),
-}
-
-
-def values_from_json(content: Mapping[str, Any]) -> Values:
-    """The object that `to_json` described. ValueError for an unknown kind or other fields, or fields of another type."""
-    given = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key != "kind"}
-    kind = KINDS.get(str(content.get("kind")))
-    if kind is None:
-        raise ValueError(f"unknown kind of values {content.get('kind')!r}: expected one of {', '.join(KINDS)}")
-    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
-    if wrong := [key for key, v in given.items() if key not in types or not _CHECKS[types[key]](v)]:
-        raise ValueError(f"invalid values of kind {kind.kind}: {', '.join(map(str, wrong))}")
-    try:
-        return kind(**given)
-    except TypeError as e:
-        raise ValueError(f"invalid values of kind {kind.kind}: {e}") from None

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from sslcli.config import Config, instantiate, registry
 from sslcli.errors import RequestError, StorageError, TrainingError, command
-from sslcli.nn.values import Values, values_from_json
+from sslcli.nn.values import Values
+from sslcli.nn.values_json import values_from_json
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.files import (
     PHYSICAL_MEMORY,

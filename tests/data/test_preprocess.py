@@ -21,7 +21,8 @@ from sslcli.data import preprocess
 from sslcli.data.images.preprocessor import ImagePreprocessor
 from sslcli.data.sources.series_preprocessor import SeriesPreprocessor
 from sslcli.errors import DataError, RequestError, SslError, TrainingError
-from sslcli.nn.values import Columns, Continuous, Tokens, values_from_json
+from sslcli.nn.values import Columns, Continuous, Tokens
+from sslcli.nn.values_json import values_from_json
 from sslcli.runs.encoder import write_preprocessor
 
 IMAGES = ImagePreprocessor((3, 8, 8), Continuous((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)), [0.0, 4095.0])

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from sslcli.config import compose, modalities, registry
 from sslcli.errors import RequestError
 from sslcli.methods.base import Batch, DataInfo, Encoder, Method, Tower
-from sslcli.nn.values import Tokens, Values, values_from_json
+from sslcli.nn.values import Tokens, Values
+from sslcli.nn.values_json import values_from_json
 from sslcli.rng import Draw
 from sslcli.runs.encoder import build_backbone
 
@@ -395,6 +396,8 @@ def test_reconstruction_has_shape_of_view(name, modality, padded):
     assert torch.isfinite(result.predicted).all()
     judged = of.present(x) if result.hidden is None else of.present(x) & result.hidden
     assert torch.equal(~result.error().isnan(), judged)
+    *_, drawn = result.columns().values()
+    assert not of.present(drawn)[of.after_end(result.source).expand_as(drawn)].any()
 
 
 @every_method

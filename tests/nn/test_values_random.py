@@ -58,3 +58,22 @@ def test_conversion_of_columns_keeps_categories():
     torch.testing.assert_close(ours.conversion(theirs)(x), torch.tensor(expected), equal_nan=True)
     with pytest.raises(ValueError, match="columns"):
         ours.conversion(Tokens(4))
+
+
+@pytest.mark.parametrize(("values", "shape"), KINDS[:4], ids=lambda v: getattr(v, "kind", None))
+def test_after_end_is_what_follows_the_last_value(values, shape):
+    x = values.random(3, shape)
+    steps = torch.arange(shape[-1])
+    last = torch.tensor([shape[-1], 3, 0]).view(3, *[1] * len(shape))  # steps of each sample
+    filled = values.remove(x, (steps >= last).expand_as(x))
+    filled = values.remove(filled, (steps == 1).expand_as(x))  # a gap is not the end
+    assert torch.equal(values.after_end(filled).expand_as(x), (steps >= last).expand_as(x))
+    if len(shape) > 1:  # a step that holds any value is no padding
+        filled[:, 0] = x[:, 0]
+        assert not values.after_end(filled).any()
+
+
+def test_missing_columns_are_not_after_the_end():
+    values, shape = KINDS[-1]
+    x = values.random(3, shape)
+    assert not values.after_end(values.remove(x, torch.ones_like(x, dtype=torch.bool))).any()

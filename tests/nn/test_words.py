@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcli.nn.values import Tokens, values_from_json
+from sslcli.nn.values import Tokens
+from sslcli.nn.values_json import values_from_json
 from sslcli.nn.words import are_flags, pack_flags, unpack_flags
 
 

@@ -16,7 +16,8 @@ from sslcli.data.dataset import ArraySource, Dataset, ListSource, Preprocessor, 
 from sslcli.data.images.encoded import Decoder
 from sslcli.data.preprocess import EACH_IMAGE
 from sslcli.errors import DataError, RequestError
-from sslcli.nn.values import Continuous, Values, values_from_json
+from sslcli.nn.values import Continuous, Values
+from sslcli.nn.values_json import values_from_json
 
 Range = list[float] | str | None
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -15,7 +15,8 @@ from sslcli.console import escape
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.timeline import standardize_samples
 from sslcli.errors import DataError, RequestError, listing
-from sslcli.nn.values import Continuous, Values, values_from_json
+from sslcli.nn.values import Continuous, Values
+from sslcli.nn.values_json import values_from_json
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 from sslcli.config import typecheck
 from sslcli.data.dataset import Preprocessor
 from sslcli.errors import DataError
-from sslcli.nn.values import Continuous, Values, values_from_json
+from sslcli.nn.values import Continuous, Values
+from sslcli.nn.values_json import values_from_json
 
 MOST_FPS = 1_000
 
