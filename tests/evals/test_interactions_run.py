@@ -115,6 +115,7 @@ def test_next_items_of_users_in_files(trained, tmp_path):
     result = trained("predict", run, "new.csv", "more.csv", "k=3", "out=next.csv")
     assert result.code == 0, result.err
     assert "2 events of 1 item that the encoder does not know" in result.err
+    assert "1 user without an item that the encoder knows left out: kim" in result.err
     found = rows_of(tmp_path / "next.csv")
     assert [(r["user"], r["rank"]) for r in found] == [(u, str(i)) for u in ("zoe", "'=amy", "bob") for i in (1, 2, 3)]
     assert not {r["item"] for r in found if r["user"] == "zoe"} & {"cook 1", "cook 3"}

@@ -8,7 +8,9 @@ import numpy as np
 
 from sslcli.console import escape, plural
 from sslcli.data.histories.events import Events
-from sslcli.errors import DataError, RequestError
+from sslcli.errors import DataError, RequestError, listing
+
+LISTED = 3  # users of a note
 
 
 def select_events(events: Events, min_rating: float | None, core: int, notes: list[str]) -> Events:
@@ -96,7 +98,7 @@ def _by_number(name: str) -> tuple[int, int, str]:
 
 
 def recode_items(events: Events, known: list[str], notes: list[str]) -> Events:
-    """With the codes of the items `known`; events of others are left out, and counted. DataError where none is left."""
+    """With the codes of the items `known`; events of others, and users without any other, are left out and counted. DataError where none is left."""
     index = {name: i for i, name in enumerate(known)}
     table = np.array([*(index.get(name, -1) for name in events.item_names), -1], np.int32)
     codes = table[events.items]
@@ -113,6 +115,10 @@ def recode_items(events: Events, known: list[str], notes: list[str]) -> Events:
         )
     out = replace(events, items=codes, item_names=list(known)).select(~unknown)
     users, user_codes = np.unique(out.users, return_inverse=True)
+    lost = np.setdiff1d(events.users, users)
+    if len(lost):
+        shown = listing([escape(events.user_names[i]) for i in lost.tolist()], LISTED)
+        notes.append(f"warning: {plural(len(lost), 'user')} without an item that the encoder knows left out: {shown}")
     return replace(out, users=user_codes.astype(np.int32), user_names=[events.user_names[i] for i in users.tolist()])
 
 

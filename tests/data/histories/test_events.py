@@ -252,5 +252,6 @@ def test_unknown_items_are_left_out_and_counted(tmp_path):
     data = interactions(write(tmp_path / "new.csv", rows), like=own, split="none")
     assert histories(data) == {"dan": ["9", "2"]}
     assert "2 events of 1 item that the encoder does not know" in " ".join(data.notes)
+    assert "1 user without an item that the encoder knows left out: eve" in " ".join(data.notes)
     with pytest.raises(DataError, match="knows none of the items"):
         interactions(write(tmp_path / "no.csv", [("eve", "coffee", 1, 1)]), like=own, split="none")
