@@ -98,7 +98,8 @@ def _by_number(name: str) -> tuple[int, int, str]:
 
 
 def recode_items(events: Events, known: list[str], notes: list[str]) -> Events:
-    """With the codes of the items `known`; events of others, and users without any other, are left out and counted. DataError where none is left."""
+    """With the codes of the items `known`; events of others, and users without any of them, are left out and counted. DataError
+    where none is left."""
     index = {name: i for i, name in enumerate(known)}
     table = np.array([*(index.get(name, -1) for name in events.item_names), -1], np.int32)
     codes = table[events.items]
