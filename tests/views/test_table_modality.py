@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -48,8 +49,39 @@ def test_baselines_predict_values():
 
 
 def test_boosting_treats_unknown_categories_as_missing():
-    given = TABLE.baselines(dataset())["boosting"]._input(torch.tensor([[0.0, 0.0, math.nan, 1.0, 2.0, 1.0]]))
+    given = TABLE.baselines(dataset())["boosting"]._input(
+        torch.tensor([[0.0, 0.0, math.nan, 1.0, 2.0, 1.0]]), torch.arange(6)
+    )
     assert [None if v != v else v for v in given[0].tolist()] == [0.0, None, None, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("task", ["classes", "value"])
+def test_baselines_fit_columns_without_any_value(task):
+    """A column may have values in some samples, but in no labeled one."""
+    data = replace(dataset(60), task=task)
+    x, y = data.train.resident.tensor.clone(), data.train.labels
+    test, _ = rows(300, 1)
+    for missing in ([2, 3], list(range(6))):
+        x = VALUES.remove(x, torch.isin(torch.arange(6), torch.tensor(missing)).expand_as(x))
+        for baseline in TABLE.baselines(data).values():
+            assert torch.isfinite(baseline.fit(x, y, 0)(test)).all()
+
+
+def test_boosting_leaves_out_columns_that_its_rows_may_lack(monkeypatch):
+    """scikit-learn holds a tenth of more than 10,000 rows out, and bins the others."""
+    seen = []
+    monkeypatch.setattr(
+        "sklearn.ensemble.HistGradientBoostingClassifier.fit", lambda self, x, y: seen.append(x) or self
+    )
+    monkeypatch.setattr("sklearn.ensemble.HistGradientBoostingClassifier.predict_proba", lambda self, x: x)
+    x = rows(10_010)[0]
+    y = (x[:, 0] > 0).long()
+    for n, values, columns in ((10_010, 20, 6), (10_010, 19, 5), (10_000, 1, 6), (10_000, 0, 5)):
+        few = x[:n].clone()
+        few[:values, 2], few[values:, 2] = 1.0, math.nan
+        predict = TABLE.baselines(dataset())["boosting"].fit(few, y[:n], 0)
+        assert seen[-1].shape == (n, columns)
+        assert predict(x[:5]).shape == (5, columns)
 
 
 def test_corruptions_grow_and_keep_categories():

@@ -14,6 +14,7 @@ from sslcli.nn.values import Columns
 from sslcli.views.modality import Baseline, RawFeatures
 
 MAX_BINS = 255  # of scikit-learn's gradient boosting: columns of more categories are taken as numbers
+ALL_READ = 10_000  # rows up to which it bins all of them: it holds a tenth out of more, and bins a sample of very many
 
 
 class OneHot(RawFeatures):
@@ -53,7 +54,8 @@ class Linear(Baseline):
 
 class Boosting(Baseline):
     """scikit-learn's histogram gradient boosting with its default settings; categories are split as such, missing values have a
-    branch of their own."""
+    branch of their own. It cannot bin a column without any value: columns of which the labeled rows have none, or so few that the
+    rows it bins may have none, are left out."""
 
     def __init__(self, values: Columns, task: str):
         self.values, self.task = values, task
@@ -67,17 +69,20 @@ class Boosting(Baseline):
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         kind = HistGradientBoostingClassifier if self.task == "classes" else HistGradientBoostingRegressor
-        model = kind(categorical_features=self.native, random_state=seed % (1 << 32)).fit(self._input(x), y.numpy())
+        count = self.values.present(x).sum(dim=0)
+        kept = (count >= (1 if len(x) <= ALL_READ else max(20, len(x) // 10_000))).nonzero()[:, 0]
+        native = [self.native[j] for j in kept.tolist()] or None
+        model = kind(categorical_features=native, random_state=seed % (1 << 32)).fit(self._input(x, kept), y.numpy())
         predict = model.predict_proba if self.task == "classes" else model.predict
-        return lambda new: torch.from_numpy(np.asarray(predict(self._input(new))))
+        return lambda new: torch.from_numpy(np.asarray(predict(self._input(new, kept))))
 
-    def _input(self, x: Tensor) -> np.ndarray:
-        """Known categories from 0, NaN where a value is missing or unknown."""
+    def _input(self, x: Tensor, kept: Tensor) -> np.ndarray:
+        """The columns `kept`: known categories from 0, NaN where a value is missing or unknown. A constant where there is none."""
         x = x.double()
         category = self.values.is_category(x)
         codes = torch.where(x == 0, torch.nan, x - 1)
-        out: np.ndarray = torch.where(category, codes, x).numpy()
-        return out
+        out: np.ndarray = torch.where(category, codes, x)[:, kept].numpy()
+        return out if len(kept) else np.zeros((len(x), 1))
 
 
 def baselines(dataset: Dataset, values: Columns) -> dict[str, Baseline]:
