@@ -30,11 +30,18 @@ def label_tag(labels: object, opened: bool = True) -> str:
     labels may be read (not where the name comes from a record)."""
     text = str(labels).strip()
     if text.lower().endswith(".csv"):
-        return "-".join(part for part in (_plain(Path(text).stem), opened and _digest(Path(text))) if part)
+        digest = _digest(Path(text.removeprefix("all+"))) if opened else ""
+        return "-".join(part for part in (_file_tag(text), digest) if part)
     text = text.lower()
     if share := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
         return "" if float(share[1]) == 100 else f"{float(share[1]):g}pct".replace(".", "_")
     return "" if text == "all" else _plain(re.sub(r" ?/ ?", "-", text))
+
+
+def _file_tag(labels: str) -> str:
+    """Of `FILE.csv`, or `all+FILE.csv`: beside the labels of the data set."""
+    own = "all-" if labels.startswith("all+") else ""
+    return own + _plain(Path(labels.removeprefix("all+")).stem)
 
 
 def _plain(text: str) -> str:
@@ -101,7 +108,7 @@ def has_labels(name: str, labels: object) -> bool:
     """Whether a name contains these labels. A file of labels may have changed, or been removed, since."""
     present, expected = name.rpartition("@")[2] if "@" in name else "", label_tag(labels, opened=False)
     if str(labels).lower().endswith(".csv"):
-        return bool(re.fullmatch(re.escape(_plain(Path(str(labels)).stem)) + "(-[0-9a-f]{6})?", present))
+        return bool(re.fullmatch(re.escape(_file_tag(str(labels))) + "(-[0-9a-f]{6})?", present))
     return bool(expected) and present == expected
 
 

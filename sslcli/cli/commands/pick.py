@@ -82,6 +82,7 @@ def write(picked: Picked, form: str, out: Path | None, page: Path | None) -> Non
 def show(picked: Picked, out: Path | None, page: Path | None) -> None:
     """The picks on stdout where they are in no file, else its name."""
     from sslcli.data.files.csv_text import written
+    from sslcli.evals.inputs.label_file import OWN
     from sslcli.pick.output import columns, rows
 
     for note in picked.notes:
@@ -96,6 +97,7 @@ def show(picked: Picked, out: Path | None, page: Path | None) -> None:
         )
     if page is not None or out is not None:
         labels = out if page is None and out is not None and out.suffix == ".csv" else "labels.csv"
+        labels = f"{OWN if picked.known.own else ''}{labels}"
         console.say(f"then  {command('eval', 'probe', f'run={picked.request.run}', f'labels={labels}')}")
     if console.flag(console.JSON):
         names = columns(picked)[:-1]

@@ -174,9 +174,8 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
     if "labelled" in splits and 0 < (n := splits.get("test", 0)) < FEW:
         doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"
         result.protocol.setdefault("notes", []).append(doubt)
-        console.warn(
-            doubt, "more labels" + ("" if folds else "; of a file (labels=FILE.csv) probe and knn test every one")
-        )
+        few = model.dataset.details.get("labels", {}).get("few") and not folds
+        console.warn(doubt, "more labels" + ("; probe and knn test each of them" if few else ""))
     return result
 
 

@@ -1,9 +1,10 @@
-"""Labels from a CSV file: `labels=FILE.csv`, for example for a folder of unlabeled images and a hundred labels.
+"""Labels from a CSV file: `labels=FILE.csv`, for example for a folder of unlabeled images and a hundred labels, or in addition to
+those of the data set: `labels=all+FILE.csv`.
 
 The header has `name` (or `path`) or `id`, `label`, and optionally `split`. A name is one of `Source.names` or a unique
 suffix of its path (usually the file name); the extension may be omitted, and the folders common to all names may differ.
 Ids are file names without extension if all of them match, else indices into the training split. Rows with an empty label
-are ignored. The file replaces all training labels of the data set.
+are ignored. The file replaces all training labels of the data set, or with `all+` those of the samples that it names.
 
 The test samples are the first of these that applies:
 
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslcli.console import escape, plural
+from sslcli.console import escape, format_override, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.label_text import class_warnings
 from sslcli.data.subset import Concat, Subset
@@ -38,6 +39,7 @@ from sslcli.runs import Record
 
 HOLDOUT = 0.2
 FEW = 50  # test samples; with fewer, the confidence interval of an accuracy is wide
+OWN = "all+"  # before the name of the file: beside the labels of the data set
 
 
 def is_file(labels: Any) -> bool:
@@ -45,28 +47,47 @@ def is_file(labels: Any) -> bool:
     return isinstance(labels, str) and labels.strip().lower().endswith((".csv", ".tsv", ".txt"))
 
 
-def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
-    """Replace the labels of a data set with those of a file; also return notes on the choice of test samples.
+def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]:
+    """Replace the labels of a data set with those of a file, or with `all+FILE` add them; also return notes on the choice of test
+    samples. `labels`: the value of `labels=`.
 
     `details["labels"]` of the result holds the file and the SHA-256 of its content; the fingerprint changes if the splits
     contain other samples. Raises RequestError if the file cannot be read, DataError if its content is invalid.
     """
+    file, beside = labels.removeprefix(OWN), labels.startswith(OWN)
     column, rows, more, sha256 = read(file, dataset.classes)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset, file)
     classes, y = class_indices(rows, dataset.classes, file)
     notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
-    if dataset.classes and pool.labels is not None:
-        known = pool.labels[places]
-        differ = int(((known >= 0) & (known != y)).sum())
-        if differ:
-            notes.append(f"{plural(differ, 'label')} of {escape(file)} differ from the data set's own")
+    pool_labels = labels_of(pool)
+    if dataset.classes and classes != dataset.classes:
+        if beside:
+            raise _foreign(rows, dataset.classes, file)
+        pool_labels.fill_(-1)
+        notes.append(
+            f"warning: no label of {escape(file)} is a class of {dataset.name} ({listing(map(escape, dataset.classes), 5)}): the "
+            "classes are those of the file"
+        )
+    known = pool_labels[places]
+    if differ := int(((known >= 0) & (known != y)).sum()):
+        notes.append(f"{plural(differ, 'label')} of {escape(file)} differ from the data set's own")
+    others = pool_labels[:n_train].index_fill(0, places[places < n_train], -1)
+    own = torch.nonzero(others >= 0).flatten()  # training samples that the file does not name
+    if beside:
+        notes.append(f"with the labels of {plural(len(own), 'other sample')} of {dataset.name}")
+    elif len(own):
+        partial = "warning: " if bool((pool_labels[:n_train] < 0).any()) else ""
+        notes.append(
+            f"{partial}the labels of {plural(len(own), 'other training sample')} of {dataset.name} are not used; "
+            f"{format_override('labels', OWN + file)} adds those of the file to them"
+        )
 
-    has_test = dataset.test is not None and dataset.test.labels is not None and bool((dataset.test.labels >= 0).any())
+    has_test = bool((pool_labels[n_train:] >= 0).any())
     in_test = places >= n_train
     explicit = torch.tensor([row.split == "test" for row in rows])
-    details = {**dataset.details, "labels": {"file": file, "sha256": sha256}}
+    details = {**dataset.details, "labels": {"file": labels, "sha256": sha256}}
     if has_test and not explicit.any():
         if in_test.any():
             raise DataError(
@@ -75,10 +96,13 @@ def apply_label_file(dataset: Dataset, file: str) -> tuple[Dataset, list[str]]:
                 "leave these rows out, or say in a column `split` which rows train and which test",
             )
         train = copy.copy(dataset.train)
-        train.labels = _scatter_labels(places, y, n_train)
+        train.labels = _scatter_labels(places, y, n_train, others if beside else None)
         notes.append(f"measured on the test split of {dataset.name}, with its own labels")
         return replace(dataset, train=train, classes=classes, details=details), notes
 
+    if beside:
+        places, y = torch.cat([places, own]), torch.cat([y, others[own]])
+        in_test, explicit = (torch.cat([mask, torch.zeros(len(own), dtype=torch.bool)]) for mask in (in_test, explicit))
     test, how = explicit, "the rows whose split is test"
     if not explicit.any():
         test, how = _choose_test_rows(y, in_test, classes, file, notes)
@@ -108,7 +132,8 @@ def with_label_fingerprint(dataset: Dataset) -> Dataset:
     sha256 = dataset.details.get("labels", {}).get("sha256")
     if sha256 is None:
         return dataset
-    return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}".encode()).hexdigest())
+    beside = " all" if dataset.details["labels"]["file"].startswith(OWN) else ""
+    return replace(dataset, fingerprint=hashlib.sha256(f"{dataset.fingerprint} {sha256}{beside}".encode()).hexdigest())
 
 
 def _choose_test_rows(
@@ -168,25 +193,42 @@ def _split_dataset(
     )
 
 
-def _scatter_labels(places: Tensor, y: Tensor, n: int) -> Tensor:
-    labels = torch.full((n,), -1, dtype=torch.int64)
+def labels_of(source: Source) -> Tensor:
+    """A copy of the labels (n,) int64 of a source, -1 for none."""
+    n = len(source)
+    return (
+        torch.full((n,), -1, dtype=torch.int64) if source.labels is None else source.labels.to(torch.int64, copy=True)
+    )
+
+
+def _scatter_labels(places: Tensor, y: Tensor, n: int, others: Tensor | None = None) -> Tensor:
+    labels = torch.full((n,), -1, dtype=torch.int64) if others is None else others
     labels[places] = y
     return labels
 
 
 def class_indices(rows: list[Row], known: tuple[str, ...], file: str) -> tuple[tuple[str, ...], Tensor]:
-    """Class names (of the file if the data set has none; numbers sorted by value) and the class index of each row. DataError for a
-    label that is none of the `known` classes."""
+    """Class names and the class index of each row. The names are the `known` classes; where there are none, or no label is one of
+    them or has a similar spelling, those of the file, numbers sorted by value. DataError for a label that is none of the `known`
+    classes otherwise."""
     labels_in_file = {row.label for row in rows}
-    names = known or tuple(sorted(labels_in_file, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
+    names = tuple(sorted(labels_in_file, key=lambda c: (0, int(c), c) if c.isdecimal() else (math.inf, 0, c)))
+    foreign = labels_in_file - set(known)
+    if known and (not foreign or foreign != labels_in_file or any(nearest(c, known) for c in foreign)):
+        names = known
+        if foreign:
+            raise _foreign(rows, known, file)
     index = {c: i for i, c in enumerate(names)}
-    foreign = sorted(labels_in_file - index.keys())
-    if foreign:
-        close = nearest(foreign[0], names)
-        line = next(row.line for row in rows if row.label == foreign[0])
-        raise DataError(
-            f"{escape(file)}, line {line}: {escape(foreign[0])} is no class of this data set"
-            + (f" (and {plural(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
-            (f"did you mean {escape(close)}? " if close else "") + f"the classes are {listing(map(escape, names))}",
-        )
     return names, torch.tensor([index[row.label] for row in rows], dtype=torch.int64)
+
+
+def _foreign(rows: list[Row], known: tuple[str, ...], file: str) -> DataError:
+    """For labels that are none of the `known` classes."""
+    foreign = sorted({row.label for row in rows} - set(known))
+    close = nearest(foreign[0], known)
+    line = next(row.line for row in rows if row.label == foreign[0])
+    return DataError(
+        f"{escape(file)}, line {line}: {escape(foreign[0])} is no class of this data set"
+        + (f" (and {plural(len(foreign) - 1, 'other label')})" if len(foreign) > 1 else ""),
+        (f"did you mean {escape(close)}? " if close else "") + f"the classes are {listing(map(escape, known))}",
+    )

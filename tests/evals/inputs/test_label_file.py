@@ -23,7 +23,7 @@ from sslcli.evals.inputs.label_file import apply_label_file, is_file, measured_n
 from sslcli.evals.inputs.label_subsets import parse
 from sslcli.evals.knn import knn
 from sslcli.evals.probe import probe
-from sslcli.runs.results import saved_results
+from sslcli.runs.results import has_labels, result_name, saved_results
 from tests.evals import learners, toys
 from tests.evals.test_attentive import vit
 
@@ -230,7 +230,7 @@ def test_label_file_split_column_selects_test_rows(write):
             "a00.png",
         ),
         (lines([0], word=("dogg", "dog")), "line 2: dogg is no class", "did you mean dog"),
-        (lines([0], word=("7", "dog")), "line 2: 7 is no class", "cat, dog"),
+        (lines([0, 1], word=("7", "dog")), "line 2: 7 is no class", "cat, dog"),
         (lines([0], "t"), "names 1 sample of the test split of rows, such as photos/t00.png", "split"),
         ("", "header of .* is empty", "name,label"),
         ("name;tag;who\na00.png;cat;x\n", "header of .* is name,tag,who", "name,label"),
@@ -377,3 +377,57 @@ def test_label_file_ids_that_are_numbers_are_names_also_where_one_was_left_out(w
     rows.details["left_out_names"] = {"1.png": "dataset.exclude=some.csv"}
     with pytest.raises(DataError, match="leaves out: 1 "):  # not samples 1, 2, 3
         apply_label_file(rows, write("id,label\n1,cat\n2,dog\n3,dog\n"))
+
+
+def test_label_file_beside_own_labels(write):
+    """`labels=all+FILE`: the labels of the data set stay, except those of the samples that the file names."""
+    partly = class_name()
+    partly.train.labels[20:] = -1
+    file = write(lines([0, 21, 24], word=("dog", "cat")))
+    alone, notes = apply_label_file(partly, file)
+    assert torch.nonzero(alone.train.labels >= 0).flatten().tolist() == [0, 21, 24]
+    assert any(n.startswith("warning: the labels of 19 other training samples of rows are not used") for n in notes)
+    assert any(f"labels=all+{file}" in n for n in notes)
+    both, notes = apply_label_file(partly, f"all+{file}")
+    expected = partly.train.labels.clone()
+    expected[[0, 21, 24]] = torch.tensor([1, 0, 1])
+    assert both.train.labels.tolist() == expected.tolist()
+    assert both.test.labels.tolist() == partly.test.labels.tolist()
+    assert "with the labels of 19 other samples of rows" in notes
+    assert not any("not used" in n for n in notes)
+    assert str(parse(f"all+{file}", both)) == f"all+{file}"
+    assert with_label_fingerprint(both).fingerprint != with_label_fingerprint(alone).fingerprint
+    assert partly.train.labels[0] == 0  # the given data set stays as it is
+    name = result_name("probe", f"all+{file}")
+    assert name.startswith("probe@all-labels-")
+    assert has_labels(name, f"all+{file}")
+    assert not has_labels(name, file)
+    assert not has_labels(result_name("probe", file), f"all+{file}")
+
+
+def test_label_file_beside_own_labels_without_a_labeled_test_split(write):
+    partly = class_name()
+    partly = replace(partly, test=None)
+    partly.train.labels[30:] = -1
+    both, _ = apply_label_file(partly, "all+" + write(lines(range(30, 36))))
+    labels = torch.cat([both.train.labels, both.test.labels])
+    assert int((labels >= 0).sum()) == 36
+    assert len(both.test) == 8  # a fifth of all 36
+    explicit, _ = apply_label_file(partly, "all+" + write(lines([30, 31], split=",test", head="name,label,split")))
+    assert len(explicit.test) == 2
+    assert int((explicit.train.labels >= 0).sum()) == 30
+
+
+def test_label_file_defines_classes_of_its_own(write):
+    """Where none of its labels is a class of the data set, such as that of a folder that was read as a class."""
+    odd = class_name()
+    odd.train.labels = torch.where(torch.arange(40) < 3, 0, -1)
+    odd.test.labels = torch.full((20,), -1)
+    odd = replace(odd, classes=("office",))
+    found, notes = apply_label_file(odd, write(lines(range(20))))
+    assert found.classes == ("cat", "dog")
+    assert any("no label" in n and "is a class of rows (office)" in n for n in notes)
+    labeled = torch.cat([s.labels[s.labels >= 0] for s in (found.train, found.test)])
+    assert labeled.bincount().tolist() == [10, 10]
+    with pytest.raises(DataError, match="line 2: cat is no class of this data set"):
+        apply_label_file(odd, "all+" + write(lines(range(20))))
