@@ -21,10 +21,12 @@ BASELINE_NAMES = {
     "dtw": "1-NN DTW",
     "minirocket": "MiniROCKET",
     "random": "random map",
+    "majority": "most frequent class",
 }
 METRIC_NAMES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "balanced_top1": "balanced accuracy",
     "auroc": "AUROC",
     "acc": "clustering accuracy",
     "nmi": "NMI",

@@ -21,6 +21,7 @@ from sslcli.evals.artefacts.tables import clips_of, tables_of
 from sslcli.evals.base import cross_validation
 from sslcli.evals.base.evaluated_model import EvaluatedModel, load_model
 from sslcli.evals.base.result import Result
+from sslcli.evals.classifier.imbalance import add_imbalance
 from sslcli.evals.inputs.label_file import FEW, measured_notes
 from sslcli.runs import Record, loggers, results
 from sslcli.runs.encoder import read_info
@@ -163,6 +164,9 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
     else:
         result = function(model.backbone, model.data)
+    if doubt := add_imbalance(result, model.dataset.classes):
+        result.protocol.setdefault("notes", []).append(doubt)
+        console.warn(doubt, "balanced_top1 is the mean over classes; more labels of the rare classes")
     result.artefacts |= clips_of(result.artefacts)
     if model.labels_file:
         result.protocol.setdefault(

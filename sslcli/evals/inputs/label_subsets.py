@@ -18,7 +18,9 @@ from sslcli.data.label_warnings import HOW_TO_LABEL
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.rng import derive, order
 
-FORMS = "labels=all, labels=10% (a share), labels=100 (a number), labels=10/class, labels=FILE.csv, or labels=all+FILE.csv"
+FORMS = (
+    "labels=all, labels=10% (a share), labels=100 (a number), labels=10/class, labels=FILE.csv, or labels=all+FILE.csv"
+)
 
 
 @dataclass(frozen=True)
