@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sslcli.console import escape, plural
+from sslcli.console import escape, format_override, plural
 from sslcli.data.tables.cells import CODE, DATE, CellFormat, format_number, number_options
 from sslcli.data.tables.columns import MAX_TEXTS, Column, Table
 from sslcli.data.tables.encoding import ColumnEncoding, fit_column
@@ -18,6 +20,9 @@ from sslcli.errors import DataError, RequestError, listing
 FEW_INTEGERS = 20  # different ones: a column of whole numbers may as well be one of codes
 MANY_TEXTS = 20  # a column of text with more different ones, most of which occur once, has no categories
 OUTLIER_IQRS = 20  # interquartile ranges: a larger standard deviation is caused by a few values
+NEARLY = 0.9  # of the values of a column
+WORD = re.compile(r"[A-Za-z][\w.]*")  # a text that needs no quotes in an override
+LISTED = 4  # texts of a warning
 SAMPLE = 200  # texts that are examined for dates
 
 
@@ -53,12 +58,13 @@ def choose_features(
         elif name in numeric:
             raise DataError(
                 f"{table.what}: column {escape(name)} holds text: {table.rows_with_text(name) or 'in many rows'}",
-                "leave these cells empty, or read it as categories: remove it from dataset.numeric",
+                "dataset.missing=[TEXT] reads such cells as missing; or read it as categories: remove it from dataset.numeric",
             )
         elif column.codes is None:
             out.dropped[name] = f"text, more than {MAX_TEXTS:,} different values"
         else:
             _require_no_format(table, column, cells)
+            out.notes += _stray_texts(table, column)
             is_date = bool(column.texts) and all(DATE.fullmatch(t) for t in column.texts[:SAMPLE])
             dates += [escape(name)] if is_date else []
             codes += [escape(name)] if not is_date and any(CODE.fullmatch(t) for t in column.texts[:SAMPLE]) else []
@@ -162,6 +168,24 @@ def _require_no_format(table: Table, column: Column, cells: CellFormat) -> None:
             f"{table.what}: column {escape(column.name)} holds numbers written as {escape(column.texts[0])}",
             f"{option} reads them; dataset.categorical=[{escape(column.name)}] reads them as categories",
         )
+
+
+def _stray_texts(table: Table, column: Column) -> list[str]:
+    """A warning where nearly all values of a column of text are numbers: a few cells decide how it is read."""
+    assert column.codes is not None
+    is_number = np.array([table.cells.plain(text) is not None for text in column.texts], dtype=bool)
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.texts))
+    numbers, present = int(counts[is_number].sum()), int(counts.sum())
+    if is_number.sum() <= FEW_INTEGERS or numbers < NEARLY * present or numbers == present:
+        return []
+    name, others = escape(column.name), list(itertools.compress(column.texts, ~is_number))
+    words = [t if WORD.fullmatch(t) else json.dumps(t, ensure_ascii=False) for t in others[:LISTED]]
+    missing = ",".join([*words, *["..."][: len(others) > LISTED]])
+    return [
+        f"warning: {numbers:,} of {present:,} values of {name} are numbers, others are text: {table.rows_with_text(column.name)}; "
+        f"{format_override('dataset.missing', f'[{missing}]')} reads these as missing, and the column as numbers; "
+        f"{format_override('dataset.categorical', f'[{name}]')} reads it as categories without this warning"
+    ]
 
 
 def _counts_rows(values: np.ndarray, boundaries: Sequence[int]) -> bool:

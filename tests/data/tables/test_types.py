@@ -230,3 +230,26 @@ def test_table_without_a_usable_column_is_refused(read):
 )
 def test_category_of_a_number_has_one_name(text, name):
     assert canonical(text) == name
+
+
+def test_few_texts_in_a_column_of_numbers_are_reported(read):
+    """They make it a column of categories, or one that is left out."""
+    rows = with_column("x", lambda i: {7: "forty", 30: "not known"}.get(i, i * 0.5))
+    warnings = [note for note in read(rows, holdout=0).notes if "values of x are numbers" in note]
+    assert len(warnings) == 1, warnings
+    assert warnings[0].startswith(
+        f"warning: {N - 2} of {N} values of x are numbers, others are text: 'forty' in line 9,"
+    )
+    assert "'dataset.missing=[forty,\"not known\"]'" in warnings[0]
+    mended = read(rows, holdout=0, missing=["forty", "not known"])
+    assert types(mended)["x"] == "number"
+    assert not [note for note in mended.notes if "are numbers, others" in note]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [lambda i: f"a{i % 5}", lambda i: i if i % 2 else "x", lambda i: i % 7 if i else "x"],
+    ids=["texts", "half of them", "few different numbers"],
+)
+def test_columns_of_categories_are_not_taken_for_numbers(read, values):
+    assert not [note for note in read(with_column("x", values), holdout=0).notes if "are numbers, others" in note]
