@@ -166,7 +166,7 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         result = function(model.backbone, model.data)
     if doubt := add_imbalance(result, model.dataset.classes):
         result.protocol.setdefault("notes", []).append(doubt)
-        console.warn(doubt, "balanced_top1 is the mean over classes; more labels of the rare classes")
+        console.warn(doubt, "balanced_top1 is the mean over classes; label more samples of the rare ones")
     result.artefacts |= clips_of(result.artefacts)
     if model.labels_file:
         result.protocol.setdefault(
@@ -179,7 +179,7 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         doubt = f"{n} labelled test samples are few: another {n} may give quite different numbers"
         result.protocol.setdefault("notes", []).append(doubt)
         few = model.dataset.details.get("labels", {}).get("few") and not folds
-        console.warn(doubt, "more labels" + ("; probe and knn test each of them" if few else ""))
+        console.warn(doubt, "label more samples" + ("; probe and knn test each of them" if few else ""))
     return result
 
 
