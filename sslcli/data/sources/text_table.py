@@ -13,7 +13,7 @@ from sslcli.data.text.build import Options, build_dataset
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
-from sslcli.data.text.readers.rows import TEXT, Format, TableReader
+from sslcli.data.text.readers.rows import Format, TableReader
 
 ENDINGS = (*TABLES, ".json")
 WHAT = "a table with a column of text (.csv, .tsv, .jsonl, .parquet), or a folder of them"
@@ -47,7 +47,8 @@ def text_table(
     the test split. A column or key named split, with the values train, test, val or unlabelled, is another way to define it.
     `unlabelled`: a file, a pattern, or several of them, for pretraining alone: tables with the same column of text, or .txt files
     with a document on each line.
-    `text`: the name of a column; auto, that of `like`, or the one named text, sentence, document, review, ...
+    `text`: the name of a column; auto, that of `like`, or the one named text, sentence, document, review, ..., with a warning where
+    it is another one than that of `like`.
     `label`: the name of a column; auto, the last one named label, target, class or y; none.
     `delimiter`: of CSV, itself or in a word: comma, semicolon, tab, bar, space. `names`: of the columns of files without a header.
     `quoting`: csv, cells may be in double quotes; none, quotation marks are text; auto, none for files with tabs whose cells
@@ -62,8 +63,8 @@ def text_table(
     form = Format(delimiter, quoting, as_names("names", names) if names is not None else None)
     notes: list[str] = []
     files = find_files(path, test, notes, ENDINGS, WHAT)
-    preferred = TEXT if like is None else like.column
-    reader = TableReader(Collector(max_bytes), form, text, label, len(files) > 1, notes, preferred=preferred)
+    trained = None if like is None else like.column
+    reader = TableReader(Collector(max_bytes), form, text, label, len(files) > 1, notes, trained=trained)
     for part, places in files.items():
         for place in places:
             reader.read(place, part)

@@ -22,7 +22,6 @@ from sslcli.data.text.corpus import PARTS, TEST, TRAIN, UNLABELLED, VAL, Corpus
 from sslcli.data.text.documents import Documents
 from sslcli.data.text.encoding import TokenCounts, encode_documents
 from sslcli.data.text.preprocessor import HTML_BREAKS, MAX_LENGTH, MAX_WINDOWS, WINDOWS, TextPreprocessor, clean_texts
-from sslcli.data.text.readers.rows import TEXT
 from sslcli.errors import DataError, RequestError, listing
 
 MAX_NAMES = 1_000_000  # larger splits have no names, which would take more memory than their ids
@@ -71,7 +70,7 @@ def build_dataset(
         raise DataError(f"{name} has no training document")
     _warn_equal(documents, parts, notes)
     if like is None:
-        like = replace(_fit(documents, parts, options, notes), column=corpus.column or TEXT)
+        like = replace(_fit(documents, parts, options, notes), column=corpus.column)
     else:
         like = replace(like, windows=options.windows or like.windows, column=corpus.column or like.column)
         notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")

@@ -20,7 +20,7 @@ from sslcli.data.text.choose import tokenizer_from_json
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.readers.collector import Collector
 from sslcli.data.text.readers.folder import read_folder
-from sslcli.data.text.readers.rows import TEXT, Format, TableReader
+from sslcli.data.text.readers.rows import Format, TableReader
 from sslcli.data.text.tokenizer import Tokenizer
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Tokens
@@ -29,7 +29,7 @@ MAX_LENGTH = 1 << 16  # tokens of a view
 WINDOWS, MAX_WINDOWS = 8, 1024  # of a document: the default, and the limit
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 HTML_BREAKS = ("keep", "space")
-SELECT = "dataset=text_table dataset.path=FILE dataset.text=NAME in place of the file"
+SELECT = "dataset=text_table dataset.path=FILE dataset.text=NAME in place of the file"  # FILE: the path of a table
 HTML_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -45,14 +45,15 @@ class TextPreprocessor(Preprocessor):
     tokenizer: fitted to training documents, or read from a file; never fitted again. max_length: the tokens of a view, with [CLS],
     [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space. windows: how many
     of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining. column: of the table
-    that training documents were read from, which later tables are read by where they have it."""
+    that training documents were read from, which later tables must have; None for other training data, and for runs of earlier
+    versions, with which a column is chosen by its name."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer
     max_length: int = 128
     html_breaks: str = "keep"
     windows: int = 1
-    column: str = TEXT
+    column: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -67,7 +68,7 @@ class TextPreprocessor(Preprocessor):
             "max_length": self.max_length,
             "html_breaks": self.html_breaks,
             **({"windows": self.windows} if self.windows != 1 else {}),
-            **({"column": self.column} if self.column != TEXT else {}),
+            **({"column": self.column} if self.column is not None else {}),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -87,8 +88,8 @@ class TextPreprocessor(Preprocessor):
         windows = content.get("windows", 1)
         if not typecheck.matches_type(windows, int) or not 1 <= windows <= MAX_WINDOWS:
             raise ValueError(f"windows: expected an integer from 1 to {MAX_WINDOWS}")
-        column = content.get("column", TEXT)
-        if not isinstance(column, str):
+        column = content.get("column")
+        if not typecheck.matches_type(column, str | None):
             raise ValueError("column: expected a string")
         return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows, column)
 
@@ -134,7 +135,8 @@ class TextPreprocessor(Preprocessor):
 
     def table_reader(self, collector: Collector, label: str, notes: list[str]) -> TableReader:
         """Reads tables that a user names for an encoder."""
-        return TableReader(collector, Format(), "auto", label, True, notes, preferred=self.column, select=SELECT)
+        text = self.column or "auto"
+        return TableReader(collector, Format(), text, label, True, notes, trained=self.column, select=SELECT)
 
     def decode(self, raw: Tensor | Sequence[Tensor]) -> list[str]:
         """Documents (N, L), or of different lengths, as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left
@@ -156,8 +158,11 @@ class TextPreprocessor(Preprocessor):
         return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
 
     def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
-        """The number of windows, where none is given."""
-        return {**node, "windows": self.windows} if node.get("windows", 1) is None else node
+        """The number of windows and, of other data, the column of text, where none is given."""
+        node = {**node, "windows": self.windows} if node.get("windows", 1) is None else node
+        if same_data or self.column is None or node.get("text") != "auto":
+            return node
+        return {**node, "text": self.column}
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:
         return f"dataset.max_length={self.max_length}" if shape != self.shape else None

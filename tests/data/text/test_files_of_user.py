@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import sslcli
 from sslcli.builders import load_dataset
+from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.data.user_files.text import read_text_files
 from sslcli.errors import DataError, RequestError
 from sslcli.evals.base.features import EvalData
@@ -73,20 +75,54 @@ def test_column_of_the_run_is_read_first(tmp_path: Path, named: bool):
     assert [len(ids) for ids in encoder.preprocessor.encode(path)] == [len(text.split()) for text in DOCUMENTS]
     data = load_dataset({"dataset": {**run.config["dataset"], "path": path, "text": "auto"}}, like=encoder.preprocessor)
     assert data.preprocessor.column == column
-    renamed = write(tmp_path / "renamed.csv", ["text,id", *(f"{text},1" for text in DOCUMENTS)])
+    renamed = write(tmp_path / "renamed.csv", [f"{column.upper()},id", *(f"{text},1" for text in DOCUMENTS)])
     assert torch.equal(encoder.embed(renamed), expected)
 
 
-def test_column_that_is_missing_has_a_hint_that_works(tmp_path: Path, cli):
-    run = pretrain(tmp_path, "dataset.text=body_of_it", column="body_of_it")
-    path = write(tmp_path / "other.csv", ["remark,id", *(f"{text},1" for text in DOCUMENTS)])
-    with pytest.raises(RequestError, match="no column named body_of_it, text, sentence") as error:
+@pytest.mark.parametrize("column", ["body_of_it", "text"])
+def test_column_that_is_missing_has_a_hint_that_works(tmp_path: Path, cli, column: str):
+    """Also where the file has a column whose name is known, such as comment."""
+    run = pretrain(tmp_path, f"dataset.text={column}", column=column)
+    path = write(tmp_path / "other.csv", ["comment,remark", *(f"nothing {i},{t}" for i, t in enumerate(DOCUMENTS))])
+    columns = f"no column {column}, which the encoder was trained with; its columns: comment, remark"
+    with pytest.raises(RequestError, match=columns) as error:
         sslcli.load(run).embed(path)
-    select = "dataset=text_table dataset.path=FILE dataset.text=NAME"
-    assert select in error.value.message
-    words = select.replace("FILE", path).replace("NAME", "remark").split()
-    done = cli("embed", str(run.path), *words, f"out={tmp_path / 'out.npz'}", "device=cpu")
+    data = ["dataset=text_table", f"dataset.path={path}"]
+    assert " ".join([*data, "dataset.text=NAME"]) in str(error.value.hint)
+    out = ["device=cpu", f"out={tmp_path / 'out.npz'}"]
+    refused = cli("embed", str(run.path), *data, *out)
+    assert (refused.code, columns in refused.err, "dataset.text=NAME" in refused.err) == (2, True, True)
+    done = cli("embed", str(run.path), *data, "dataset.text=remark", *out)
     assert done.code == 0, done.err
+    texts = sslcli.load(run).embed(DOCUMENTS).numpy()
+    assert np.allclose(np.load(tmp_path / "out.npz")["vector"], texts, atol=1e-5)
+
+
+def test_init_reads_another_column_with_a_warning(run: Run, tmp_path: Path):
+    path = write(tmp_path / "other.csv", ["comment", *DOCUMENTS])
+    data = load_dataset({"dataset": {**run.config["dataset"], "path": path}, "init": str(run.path)})
+    warnings = [note for note in data.notes if "which the encoder was trained with: comment is read" in note]
+    assert len(warnings) == 1
+    assert data.preprocessor.column == "comment"
+
+
+def test_run_of_an_earlier_version_chooses_a_column_by_its_name(tmp_path: Path):
+    """Its preprocessor names no column. Resumed, its hash stays."""
+    to_json = TextPreprocessor.to_json
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextPreprocessor, "to_json", lambda own: {k: v for k, v in to_json(own).items() if k != "column"})
+        run = pretrain(tmp_path)
+    file = Path(run.path) / "preprocessor" / "preprocessor.json"
+    content = file.read_bytes()
+    assert b"column" not in content
+    path = write(tmp_path / "other.csv", ["comment,id", *(f"{text},1" for text in DOCUMENTS)])
+    encoder = sslcli.load(run)
+    assert torch.equal(encoder.embed(path), encoder.embed(DOCUMENTS))
+    now = load_dataset({**run.config, "init": None}).preprocessor
+    assert encoder.preprocessor.differences(now) == now.differences(encoder.preprocessor) == []
+    resumed = sslcli.resume(run, train={"steps": 3})
+    assert file.read_bytes() == content
+    assert sslcli.load(resumed).preprocessor.column is None
 
 
 def test_folder_is_read_as_its_files(run: Run, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -88,22 +89,36 @@ def choose_columns(
     label: str | None,
     several: bool,
     notes: list[str],
-    preferred: str = TEXT,
+    trained: str | None = None,
     select: str = SELECT,
 ) -> Columns:
     """The columns that `dataset.text` and `dataset.label` name. `several`: there are files for the splits, so that no column says
-    them. `preferred`, `select`: as in `TableReader`. RequestError where there is no such column."""
+    them. `trained`, `select`: as in `TableReader`. RequestError where there is no such column."""
     split = None if several else next((c for c in file.columns if normalize_name(c) in SPLITS), None)
     others = [c for c in file.columns if c != split]
     if text == "auto":
-        found = [c for c in others if c == preferred]
+        found = _same_name(trained or TEXT, others)
         found += [c for word in TEXTS for c in others if normalize_name(c) == word]
         found = found or (others if len(others) == 1 else [])
         if not found:
-            words = (escape(preferred), *TEXTS)
+            words = (escape(trained or TEXT), *TEXTS)
             raise RequestError(
                 f"{file.what} has no column named {', '.join(dict.fromkeys(words))}: {select} selects another one",
                 f"its columns: {listing(map(escape, file.columns), 12)}",
+            )
+        text = found[0]
+        if trained is not None and not _same_name(trained, [text]):
+            notes.append(
+                f"warning: {file.what} has no column {escape(trained)}, which the encoder was trained with: {escape(text)} is read "
+                f"({select} selects another one)"
+            )
+    elif text == trained:
+        found = _same_name(trained, file.columns)
+        if not found:
+            raise RequestError(
+                f"{file.what} has no column {escape(trained)}, which the encoder was trained with; "
+                f"its columns: {listing(map(escape, file.columns), 12)}",
+                f"to read another one: {select}",
             )
         text = found[0]
     else:
@@ -112,13 +127,20 @@ def choose_columns(
     return Columns(text, label, split if split not in (text, label) else None)
 
 
+def _same_name(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns of that name, exactly or in another case or spacing, the exact one first."""
+    exact = [c for c in columns if c == name]
+    plain = normalize_name(name)
+    return exact + [c for c in columns if plain and c != name and normalize_name(c) == plain]
+
+
 @dataclass
 class TableReader:
     """Adds the rows of tables of one data set to a collector.
 
     text, label: as in `choose_columns`. several: there are files for the splits. columns: those of the first file, which the others
-    must have too, except for the label. preferred: the column of text where `text` is auto and the first file has it. select: what
-    names another column of text, in hints."""
+    must have too, except for the label. trained: the column that an encoder was trained with. select: what names another
+    column of text, in hints, where FILE is the path of the table."""
 
     collector: Collector
     form: Format
@@ -127,16 +149,15 @@ class TableReader:
     several: bool
     notes: list[str]
     columns: Columns | None = None
-    preferred: str = TEXT
+    trained: str | None = None
     select: str = SELECT
 
     def read(self, path: str, part: str) -> None:
         """Add the rows of a file. RequestError, DataError."""
         file = open_rows(path, self.form)
         if self.columns is None:
-            self.columns = choose_columns(
-                file, self.text, self.label, self.several, self.notes, self.preferred, self.select
-            )
+            select = self._select(file)
+            self.columns = choose_columns(file, self.text, self.label, self.several, self.notes, self.trained, select)
             shown = "" if self.columns.label is None else f"; label: {escape(self.columns.label)}"
             self.notes.append(f"column of text: {escape(self.columns.text)}{shown}")
         own = self._own(file)
@@ -152,6 +173,9 @@ class TableReader:
         else:
             file = open_rows(path, self.form)
             self._rows(file, replace(self._own(file), label=None, split=None), "unlabelled")
+
+    def _select(self, file: RowFile) -> str:
+        return self.select.replace("FILE", shlex.quote(file.what))
 
     def _own(self, file: RowFile) -> Columns:
         assert self.columns is not None
@@ -177,7 +201,7 @@ class TableReader:
                 and not _names_splits(columns.split, block[columns.split])
             ):
                 columns = replace(columns, split=None)
-            texts = _texts(file, columns.text, block[columns.text], lines, self.select)
+            texts = _texts(file, columns.text, block[columns.text], lines, self._select(file))
             numeric = numeric and all(PLAIN.fullmatch(t.strip()) for t in texts if t.strip())
             labels = None if columns.label is None else [cell_text(v) for v in block[columns.label]]
             parts = np.full(len(lines), PARTS.index(part), np.int8)
@@ -189,7 +213,7 @@ class TableReader:
         if numeric:
             raise DataError(
                 f"{file.what}: the column {escape(columns.text)} holds numbers, where text is expected",
-                f"{self.select} selects another one of {listing(map(escape, file.columns), 12)}",
+                f"{self._select(file)} selects another one of {listing(map(escape, file.columns), 12)}",
             )
         return words.counts
 
