@@ -180,6 +180,11 @@ class Preprocessor(ABC):
         data that it was fitted on."""
         return node
 
+    def with_file_options(self, options: Mapping[str, Any]) -> Self:
+        """This preprocessor for files that are written in another way than those it was fitted on. `options`: the keys of the data
+        set that a user gave, of which those that say how files are written are used. RequestError for a wrong value."""
+        return self
+
     def with_values(self, values: Values) -> Self:
         """This preprocessor of samples that are normalized otherwise, where it holds `values`."""
         return self

@@ -13,6 +13,7 @@ from sslcli.builders import load_dataset
 from sslcli.config import Config
 from sslcli.config.overrides import override_keys
 from sslcli.data.dataset import Dataset, Source
+from sslcli.data.fingerprint import fingerprint
 from sslcli.data.record import read_record
 from sslcli.data.samples.names import SampleNames, SamplePaths, splits_of
 from sslcli.data.split import NOTHING_HELD_OUT
@@ -31,12 +32,13 @@ class InputRequest:
     """What a command line says about the samples. Plain JSON values, because other processes read the same samples.
 
     files: paths of files and folders. dataset: the configuration of `dataset=NAME`; None for that of the run. data_path:
-    `dataset.path=NEW` alone. split: one of SPLITS."""
+    `dataset.path=NEW` alone. split: one of SPLITS. given: the keys of `dataset` that the command line has."""
 
     files: tuple[str, ...] = ()
     dataset: Config | None = None
     data_path: str | None = None
     split: str = "all"
+    given: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, files: Iterable[str], values: Config, overrides: list[str], split: str = "all") -> InputRequest:
@@ -54,7 +56,8 @@ class InputRequest:
         if expanded and split != "all":
             raise RequestError(f"split={split}: files have no split", "leave split= out")
         if "dataset" in keys:
-            return cls(dataset=values["dataset"], split=split)
+            given = tuple(key.split(".")[1] for key in keys if key.startswith("dataset."))
+            return cls(dataset=values["dataset"], split=split, given=given)
         if other := next((k for k in keys if k.startswith("dataset.") and k != "dataset.path"), None):
             raise RequestError(
                 f"{other}: the data set is that of the run", f"dataset=NAME {other}=... names another one"
@@ -62,11 +65,11 @@ class InputRequest:
         return cls(expanded, None, values["dataset"].get("path") if "dataset.path" in keys else None, split)
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "files": list(self.files)}
+        return {**vars(self), "files": list(self.files), "given": list(self.given)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InputRequest:
-        return cls(**{**content, "files": tuple(content["files"])})
+        return cls(**{**content, "files": tuple(content["files"]), "given": tuple(content["given"])})
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,7 @@ def read_inputs(encoder: TrainedEncoder, request: InputRequest) -> Inputs:
         inputs = Inputs(request, dataset, dataset.train, found.ids, found.paths, found.unreadable)
     else:
         own = request.dataset is None
-        dataset = (
-            _own_dataset(encoder, request, notes) if own else _other_dataset(encoder, request.dataset or {}, notes)
-        )
+        dataset = _own_dataset(encoder, request, notes) if own else _other_dataset(encoder, request, notes)
         inputs = _of_split(dataset, request)
     for note in dict.fromkeys([*inputs.dataset.notes, *notes]):
         if note != NOTHING_HELD_OUT:
@@ -145,9 +146,15 @@ def _own_dataset(encoder: TrainedEncoder, request: InputRequest, notes: list[str
     return dataset
 
 
-def _other_dataset(encoder: TrainedEncoder, node: Config, notes: list[str]) -> Dataset:
-    node = _tolerant(encoder.preprocessor.configure(node))
-    return encoder.preprocessor.adapt(load_dataset({"dataset": node}, like=encoder.preprocessor), notes)
+def _other_dataset(encoder: TrainedEncoder, request: InputRequest, notes: list[str]) -> Dataset:
+    """The data set that the command line names, in files that may be written in another way than those of training."""
+    own, node = encoder.preprocessor, request.dataset or {}
+    written = own.with_file_options({key: node.get(key) for key in request.given})
+    dataset = own.adapt(load_dataset({"dataset": _tolerant(own.configure(node))}, like=written), notes)
+    if written is own:
+        return dataset
+    identity = [dataset.fingerprint.encode(), written.sha256.encode()]  # the same files have other values
+    return replace(dataset, fingerprint=fingerprint(len(dataset.train), identity))
 
 
 def _tolerant(node: Config) -> Config:

@@ -9,7 +9,8 @@ from sslcli.cli.arguments import Request, split_options
 from sslcli.cli.command import Command
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import Config
-from sslcli.errors import RequestError, listing, nearest, target
+from sslcli.console import escape
+from sslcli.errors import RequestError, command, listing, nearest, target
 
 LISTED = 5  # unreadable files that are printed
 ALLOWED = ("dataset", "device")  # groups of keys that do not come from the run
@@ -19,6 +20,7 @@ def main(request: Request) -> int:
     options, overrides = split_options(request.overrides, COMMANDS["embed"].options)
     spec, files = encoder_and_files(request, COMMANDS["embed"])
     out = target(options.get("out", ""), "out=E.npz")
+    refuse_dataset_keys("embed", request, spec, files, overrides)
     values = inference_values(request, overrides, "embed")
     batch_size = positive_integer("batch_size", options.get("batch_size", "64"))
     pool = options.get("pool")
@@ -53,18 +55,42 @@ def main(request: Request) -> int:
     return 0
 
 
-def encoder_and_files(request: Request, command: Command) -> tuple[str, list[str]]:
+def encoder_and_files(request: Request, of: Command) -> tuple[str, list[str]]:
     """The encoder, which comes first, and the files. RequestError without an encoder."""
     if not request.positional:
-        raise RequestError(
-            "missing argument: RUN", f"sslcli {command.name} {command.usage}; `latest` is the newest run"
-        )
+        raise RequestError("missing argument: RUN", f"sslcli {of.name} {of.usage}; `latest` is the newest run")
     spec, *files = request.positional
     if Path(spec).expanduser().is_file():
         raise RequestError(
-            f"{spec} is a file: the first argument is the encoder", f"sslcli {command.name} latest {spec} ..."
+            f"{spec} is a file: the first argument is the encoder", f"sslcli {of.name} latest {spec} ..."
         )
     return spec, files
+
+
+def refuse_dataset_keys(name: str, request: Request, spec: str, files: list[str], overrides: list[str]) -> None:
+    """RequestError for keys of a data set beside files, with the command that reads the files by them."""
+    from sslcli.config import registry
+    from sslcli.config.overrides import override_keys
+    from sslcli.runs import records
+    from sslcli.runs.encoder import locate_encoder
+
+    groups = [key.partition(".") for key in override_keys(overrides)]
+    keys = {key for group, _, key in groups if group == "dataset"} - {"path"}
+    if not files or not keys or "" in keys:  # dataset=NAME beside files is refused later
+        return
+    try:
+        reader = {"path": "???", "modality": records.encoder(locate_encoder(spec)).get("modality")}
+    except RequestError:  # no run: the encoder of another library, or a wrong name
+        return
+    nodes = {data: registry.describe(path, "dataset") for data, path in registry.choices("dataset").items()}
+    readers = [data for data, node in nodes.items() if reader.items() <= node.items() and keys <= node.keys()]
+    if readers:
+        given = [f"dataset={readers[0]}", f"dataset.path={files[0]}", *request.overrides]
+        first = next(override for override, (_, _, key) in zip(overrides, groups, strict=True) if key in keys)
+        raise RequestError(
+            f"{escape(first)}: files without dataset= are read as the training data were",
+            ("one command for each file: " if len(files) > 1 else "") + command(name, spec, *given),
+        )
 
 
 def inference_values(request: Request, overrides: list[str], name: str) -> Config:

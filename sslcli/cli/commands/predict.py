@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sslcli import console
 from sslcli.cli.arguments import Request, split_options
 from sslcli.cli.command_table import COMMANDS
-from sslcli.cli.commands.embed import encoder_and_files, inference_values, positive_integer
+from sslcli.cli.commands.embed import encoder_and_files, inference_values, positive_integer, refuse_dataset_keys
 from sslcli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main(request: Request) -> int:
     from sslcli.inference.row_file import row_target
 
     out = row_target(options["out"], "out=predictions.csv") if "out" in options else None
+    refuse_dataset_keys("predict", request, spec, files, overrides)
     values = inference_values(request, overrides, "predict")
     samples = InputRequest.parse(files, values, overrides, options.get("split", "all"))
     summary = run(spec, samples, options, values, out)

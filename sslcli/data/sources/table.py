@@ -15,7 +15,7 @@ from sslcli.data.fingerprint import fingerprint as make_fingerprint
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.subset import check_pretrain_on
 from sslcli.data.tables.build import PARTS, Options, as_names, build_dataset
-from sslcli.data.tables.cells import CellFormat, format_number
+from sslcli.data.tables.cells import CellFormat, as_markers
 from sslcli.data.tables.columns import Table, TableFile, read_tables
 from sslcli.data.tables.features import check_names
 from sslcli.data.tables.find import find_files, open_file
@@ -57,15 +57,15 @@ def table(
     marks may be given as words: comma, semicolon, tab, bar, space, point.
     `max_categories`: of each column; the most frequent ones are kept, the others are unknown.
     `holdout`: the held-out fraction; auto is a fifth where there is a label.
-    `like`: a preprocessor to use instead of fitting one. It also holds `names` and `delimiter`, where neither is given here.
+    `like`: a preprocessor to use instead of fitting one. It also holds `decimal`, `thousands` and `missing`, and `names` and
+    `delimiter` where neither is given here.
 
     Types are decided over all rows; means, standard deviations and categories are those of the training rows. Raises RequestError
     for options, DataError for the contents of files.
     """
     check_pretrain_on(pretrain_on)
-    markers = frozenset(format_number(m) if isinstance(m, float) else str(m) for m in missing or ())
     choices = {key: as_names(key, v) for key, v in (("numeric", numeric), ("categorical", categorical), ("drop", drop))}
-    cells = CellFormat.parse(decimal, thousands, markers) if like is None else like.cells
+    cells = CellFormat.parse(decimal, thousands, as_markers(missing)) if like is None else like.cells
     header = as_names("names", names) if names is not None else None
     options = Options(
         None, task, choices["numeric"], choices["categorical"], choices["drop"], group, max_categories,
@@ -73,10 +73,10 @@ def table(
     )  # fmt: skip
     notes: list[str] = []
     paths = find_files(path, test, notes)
-    recorded = like if header is None and delimiter is None else None
+    recorded = like if header is None and (delimiter is None or (like is not None and like.header)) else None
 
     def open_table(path: str) -> TableFile:
-        return open_file(path, delimiter, header) if recorded is None else recorded.open(path)
+        return open_file(path, delimiter, header) if recorded is None else recorded.open(path, delimiter)
 
     files = {part: [open_table(p) for p in listed] for part, listed in paths.items()}
     every = [file for listed in files.values() for file in listed]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,24 @@ class CellFormat:
         group = None if thousands is None else parse_character("thousands", thousands, "comma")
         return cls(parse_character("decimal", decimal, "comma"), group, frozenset(missing))
 
+    def changed(self, options: Mapping[str, Any]) -> CellFormat:
+        """This format with the keys decimal, thousands and missing of a configuration, where `options` has them. Where one mark is
+        given and the other one was the same, the other one changes: the decimal mark to a point or a comma, that of thousands to
+        none. RequestError."""
+        decimal, thousands, missing = self.decimal, self.thousands, self.missing
+        if "decimal" in options:
+            decimal = parse_character("decimal", options["decimal"], "comma")
+        if "thousands" in options:
+            given = options["thousands"]
+            thousands = None if given is None else parse_character("thousands", given, "comma")
+        if "missing" in options:
+            missing = as_markers(options["missing"])
+        if decimal == thousands and "decimal" not in options:
+            decimal = "," if thousands == "." else "."
+        elif decimal == thousands and "thousands" not in options:
+            thousands = None
+        return CellFormat(decimal, thousands, missing)
+
     @property
     def markers(self) -> frozenset[str]:
         return MARKERS | self.missing
@@ -115,6 +134,11 @@ class CellFormat:
             return np.fromiter(map(float, cells), np.float64, len(cells))
         except ValueError:  # a cell with a line feed
             return None
+
+
+def as_markers(missing: Iterable[object] | None) -> frozenset[str]:
+    """Markers of missing values from a configuration, where some are numbers."""
+    return frozenset(format_number(m) if isinstance(m, float) else str(m) for m in missing or ())
 
 
 def _grouped(thousands: str, decimal: str) -> re.Pattern[str]:

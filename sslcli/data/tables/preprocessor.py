@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -131,6 +131,12 @@ class TablePreprocessor(Preprocessor):
             notify.log(note)
         return x
 
+    def with_file_options(self, options: Mapping[str, Any]) -> Self:
+        """Marks and markers of numbers as in `options`; a value of another type is left to the function of the data set."""
+        kinds: dict[str, Any] = {"decimal": str, "thousands": str | None, "missing": list[str | float] | None}
+        given = {k: options[k] for k, t in kinds.items() if k in options and typecheck.matches_type(options[k], t)}
+        return replace(self, cells=self.cells.changed(given)) if given else self
+
     def _table(self, samples: Any, notes: list[str]) -> Table:
         if isinstance(samples, (str, os.PathLike)):
             return self.read([self.open(p) for p in find_files(os.fspath(samples), None, [])["train"]], notes)
@@ -149,9 +155,9 @@ class TablePreprocessor(Preprocessor):
             )
         return table_from_rows(rows, "the rows", self.cells, text)
 
-    def open(self, path: str) -> TableFile:
-        """A file of new rows, with a header or, where the training data had none, without one."""
-        return open_recorded(path, self.delimiter, self.header, self.names, self.label)
+    def open(self, path: str, delimiter: str | None = None) -> TableFile:
+        """A file of new rows, with a header or, where the training data had none, without one. `delimiter`: another one."""
+        return open_recorded(path, delimiter or self.delimiter, self.header, self.names, self.label)
 
     def read(
         self, files: Sequence[Any], notes: list[str], others: Sequence[str] = (), optional: Sequence[str] = ()

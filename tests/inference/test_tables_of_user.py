@@ -1,0 +1,117 @@
+"""Tables that a user names for a trained encoder.
+
+1. How a file is written is a property of the file: dataset.decimal, thousands and missing apply to it.
+2. Beside files, such a key is refused with a command that works.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sslcli import api
+from sslcli.data.tables.cells import CellFormat
+from sslcli.errors import RequestError
+
+ROWS = [
+    (f"{1000 + 37.25 * i:.2f}", f"{20 + i % 7}.5", ("rome", "paris")[i % 2], ("no", "yes")[i > 30]) for i in range(64)
+]
+NEW = [(f"{1234.56 + 300 * i:.2f}", f"{20 + i}.5", "rome") for i in range(5)]
+CPU = {"device": {"type": "cpu", "threads": 1}}
+
+
+def write(path: Path, rows: list[tuple[str, ...]], comma: bool = False) -> str:
+    head = ("income", "age", "city", "label")[: len(rows[0])]
+    lines = [";".join(head), *(";".join(row).replace(".", "," if comma else ".") for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def pretrain(folder: Path, comma: bool) -> Path:
+    data = ["dataset=table", f"dataset.path={write(folder / 'rows.csv', ROWS, comma)}"]
+    data += ["dataset.decimal=comma"] if comma else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        steps = ["train.steps=3", "train.epochs=null", "train.eval_every=0", "train.batch_size=16"]
+        path = api.pretrain("method=scarf", *data, *steps, **CPU).path.resolve()
+        api.evaluate(path, "probe", "evaluator.baselines=false", **CPU)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrain(tmp_path_factory.mktemp("points"), comma=False)
+
+
+@pytest.fixture(scope="module")
+def comma_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrain(tmp_path_factory.mktemp("commas"), comma=True)
+
+
+def rows_of(out: str) -> list[dict[str, str]]:
+    return [{**row, "path": ""} for row in csv.DictReader(out.splitlines())]
+
+
+def test_marks_of_numbers_are_those_of_the_file(run: Path, comma_run: Path, tmp_path: Path, cli):
+    points, commas = write(tmp_path / "points.csv", NEW), write(tmp_path / "commas.csv", NEW, comma=True)
+    grouped = write(tmp_path / "grouped.csv", [(f"{float(a):,.2f}", b, c) for a, b, c in NEW])
+    expected = [rows_of(cli("predict", str(run), points, "device=cpu").out)]
+    expected.append(rows_of(cli("predict", str(comma_run), commas, "device=cpu").out))
+    assert len(expected[0]) == len(expected[1]) == len(NEW)
+    for spec, path, keys, rows in (
+        (run, commas, ["dataset.decimal=comma"], expected[0]),
+        (run, grouped, ["dataset.thousands=comma"], expected[0]),
+        (comma_run, points, ["dataset.decimal=point"], expected[1]),
+        (comma_run, grouped, ["dataset.thousands=comma"], expected[1]),
+    ):
+        done = cli("predict", str(spec), "dataset=table", f"dataset.path={path}", *keys, "device=cpu")
+        assert (done.code, rows_of(done.out)) == (0, rows), (keys, done.err)
+
+
+def test_markers_of_missing_values_are_those_of_the_file(run: Path, tmp_path: Path, cli):
+    some = write(tmp_path / "some.csv", [("unknown", "forty", "rome"), *NEW])
+    empty = write(tmp_path / "empty.csv", [("", "", "rome"), *NEW])
+    data = ["dataset=table", f"dataset.path={some}", "device=cpu"]
+    done = cli("predict", str(run), *data, "dataset.missing=[forty,unknown]")
+    assert done.code == 0, done.err
+    assert rows_of(done.out) == rows_of(cli("predict", str(run), empty, "device=cpu").out)
+    first = cli("embed", str(run), *data, "dataset.missing=[forty,unknown,rome]", "out=e.npz")
+    second = cli("embed", str(run), *data, "dataset.missing=[forty,unknown]", "out=e.npz")
+    assert (first.code, second.code, "samples differ" in second.err) == (0, 2, True)
+
+
+@pytest.mark.parametrize("name", ["predict", "embed"])
+def test_keys_beside_files_are_refused_with_a_command(run: Path, tmp_path: Path, cli, name: str):
+    path = write(tmp_path / "new commas.csv", NEW, comma=True)
+    refused = cli(name, str(run), path, "dataset.decimal=comma", "device=cpu", f"out={tmp_path / 'out.csv'}")
+    assert refused.code == 2
+    hint = refused.err.partition("hint: ")[2].strip()
+    words = shlex.split(hint)
+    assert words[:5] == ["sslcli", name, str(run), "dataset=table", f"dataset.path={path}"]
+    if name == "predict":
+        assert cli(*words[1:]).code == 0
+        assert len(rows_of((tmp_path / "out.csv").read_text())) == len(NEW)
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "after"),
+    [
+        ((".", ","), {"decimal": "comma"}, (",", None)),
+        ((",", "."), {"thousands": "comma"}, (".", ",")),
+        ((",", None), {"thousands": "comma"}, (".", ",")),
+        ((".", None), {"thousands": "point"}, (",", ".")),
+        ((".", ","), {"thousands": None}, (".", None)),
+        ((".", ","), {}, (".", ",")),
+    ],
+)
+def test_marks_that_change(before, options, after):
+    form = CellFormat(*before, frozenset({"-"})).changed(options)
+    assert (form.decimal, form.thousands, form.missing) == (*after, {"-"})
+
+
+def test_equal_marks_are_refused():
+    with pytest.raises(RequestError, match="are both"):
+        CellFormat().changed({"decimal": "comma", "thousands": "comma"})
