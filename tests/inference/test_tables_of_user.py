@@ -2,6 +2,7 @@
 
 1. How a file is written is a property of the file: dataset.decimal, thousands and missing apply to it.
 2. Beside files, such a key is refused with a command that works.
+3. Errors name each file once, all columns, and what to type.
 """
 
 from __future__ import annotations
@@ -115,3 +116,41 @@ def test_marks_that_change(before, options, after):
 def test_equal_marks_are_refused():
     with pytest.raises(RequestError, match="are both"):
         CellFormat().changed({"decimal": "comma", "thousands": "comma"})
+
+
+def test_hints_are_commands_that_work(run: Path, comma_run: Path, tmp_path: Path, cli):
+    """All columns with text are named; so is the file, once."""
+    points, commas = write(tmp_path / "points.csv", NEW), write(tmp_path / "commas.csv", NEW, comma=True)
+    marked = write(tmp_path / "marked.csv", [("unknown", "forty", "rome"), *NEW])
+    for spec, path, key in (
+        (run, commas, "dataset.decimal=comma"),
+        (comma_run, points, "dataset.decimal=point"),
+        (run, marked, "dataset.missing=[unknown,forty]"),
+    ):
+        refused = cli("predict", str(spec), path, "device=cpu")
+        assert (refused.code, refused.err.partition("\nhint: ")[0].count(path)) == (7, 1), refused.err
+        assert "column income holds numbers" in refused.err
+        assert "column age holds numbers" in refused.err
+        words = shlex.split(refused.err.partition("\nhint: ")[2].rpartition(" reads ")[0].rpartition("; ")[2])
+        assert words == ["dataset=table", f"dataset.path={path}", key]
+        done = cli("predict", str(spec), *words, "device=cpu")
+        assert done.code == 0, done.err
+
+
+def test_files_that_cannot_be_read_are_named_with_a_hint(run: Path, tmp_path: Path, cli):
+    good, bad = write(tmp_path / "good.csv", NEW), tmp_path / "bad.csv"
+    bad.write_bytes("income;age;city\n1;2;München\n".encode("cp1252"))
+    alone = cli("predict", str(run), str(bad), "device=cpu")
+    assert (alone.code, alone.err.count(str(bad)), "iconv -f CP1252" in alone.err) == (7, 1, True)
+    both = cli("predict", str(run), good, str(bad), "device=cpu")
+    assert both.code == 0
+    assert f"1 file cannot be read: {bad} (line 2, byte 21: 0xfc is not UTF-8)" in both.err
+    assert "iconv -f CP1252" in both.err
+    rows = list(csv.DictReader(both.out.splitlines()))
+    assert [(row["path"], row["error"]) for row in rows if row["error"]] == [
+        (str(bad), "line 2, byte 21: 0xfc is not UTF-8")
+    ]
+    worse = write(tmp_path / "worse.csv", NEW, comma=True)
+    neither = cli("predict", str(run), str(bad), worse, "device=cpu")
+    assert (neither.code, neither.err.count(str(bad)), neither.err.count(worse)) == (7, 1, 1)
+    assert "iconv -f CP1252" in neither.err

@@ -168,6 +168,8 @@ def number_options(texts: Iterable[str], used: CellFormat) -> str | None:
     texts = list(texts)
     if all(used.plain(t) for t in texts):
         return None
+    if used.decimal != "." and all(PLAIN.fullmatch(t) for t in texts):
+        return "dataset.decimal=point"
     forms = [
         ("dataset.decimal=comma", CellFormat(",")),
         ("dataset.decimal=comma dataset.thousands=point", CellFormat(",", ".")),

@@ -6,6 +6,9 @@ would lose how those were written (1.0, 007), so the files are then read a secon
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from sslcli.console import escape, human_bytes, plural
-from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number
+from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number, number_options
 from sslcli.data.tables.delimited import DelimitedFile
 from sslcli.data.tables.parquet import ParquetFile
 from sslcli.errors import DataError, MachineError, listing
 from sslcli.runtime.resources import free_memory
 
 TableFile = DelimitedFile | ParquetFile
+MAX_MARKERS, MARKER = 3, re.compile(r"[A-Za-z]\w*", re.ASCII)  # texts that a hint names as missing
 MAX_TEXTS = 200_000  # distinct texts of a column; with more it is no category, unless it is requested
 
 
@@ -71,12 +75,27 @@ class Table:
 
     def rows_with_text(self, name: str, at_most: int = 3) -> str:
         """The first cells of a column that are text, for messages."""
+        if self.columns[name].codes is None and self.columns[name].numbers is None:
+            return f"more than {MAX_TEXTS:,} different texts"
         column = self.columns[name].as_text()
         assert column.codes is not None
         where = [
             i for i, code in enumerate(column.codes.tolist()) if code >= 0 and not self.cells.plain(column.texts[code])
         ]
         return listing(f"{escape(column.texts[column.codes[i]])!r} in line {self.lines[i]:,}" for i in where[:at_most])
+
+    def hint_for_text(self, columns: Sequence[Column]) -> str:
+        """How to read the text of columns whose cells should be numbers."""
+        texts = list(dict.fromkeys(t for column in columns for t in column.texts if not self.cells.plain(t)))
+        correct = "correct these cells, or leave them empty"
+        if not os.path.isfile(self.what) or not texts:
+            return correct
+        data = f"dataset=table dataset.path={shlex.quote(self.what)}"
+        if (options := number_options(texts, self.cells)) is not None:
+            return f"{data} {options} reads these cells as numbers"
+        if len(texts) > MAX_MARKERS or not all(MARKER.fullmatch(text) for text in texts):
+            return correct
+        return f"{correct}; {data} 'dataset.missing=[{','.join(texts)}]' reads them as missing"
 
 
 def read_tables(

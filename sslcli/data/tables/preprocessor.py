@@ -23,6 +23,7 @@ from sslcli.data.tables.label import require_finite
 from sslcli.errors import DataError, RequestError, SslError, listing
 from sslcli.nn.values import Columns
 
+MAX_LISTED = 6  # columns in an error
 FAR = 1e6  # standard deviations: values further from the mean of training are clipped, so that no float32 overflows
 
 
@@ -186,6 +187,7 @@ class TablePreprocessor(Preprocessor):
         """(n, F) float32 of the rows of a table; frees its columns. Adds notes on categories that are not known."""
         self._require_columns(table.what, list(table.columns))
         self._ignore(list(table.columns), notes)
+        self._require_numbers(table)
         x = torch.empty(len(table), len(self.columns))
         unseen = []
         for j, encoding in enumerate(self.columns):
@@ -202,15 +204,22 @@ class TablePreprocessor(Preprocessor):
             notes.append(f"warning: categories that no training row has, read as unknown: {listing(unseen, 6)}")
         return x
 
+    def _require_numbers(self, table: Table) -> None:
+        """DataError that lists all columns of numbers that hold text here, with the key that reads them."""
+        names = (encoding.name for encoding in self.columns if encoding.categories is None)
+        wrong = [c for c in (table.columns[name] for name in names) if c.numbers is None and not _is_empty(c)]
+        if not wrong:
+            return
+        parts = [
+            f"column {escape(column.name)} holds numbers in training, but text here: {table.rows_with_text(column.name)}"
+            for column in wrong[:MAX_LISTED]
+        ]
+        more = [f"and {len(wrong) - MAX_LISTED} more columns"] if len(wrong) > MAX_LISTED else []
+        raise DataError(f"{table.what}: {'; '.join([*parts, *more])}", table.hint_for_text(wrong))
+
     def _standardize(self, column: Column, encoding: ColumnEncoding, table: Table) -> np.ndarray:
         if column.numbers is None:
-            if column.codes is not None and not (column.codes >= 0).any():
-                return np.full(len(table), np.nan, np.float32)
-            raise DataError(
-                f"{table.what}: column {escape(column.name)} holds numbers in training, but text here: "
-                f"{table.rows_with_text(column.name)}",
-                "correct these cells, or leave them empty",
-            )
+            return np.full(len(table), np.nan, np.float32)
         require_finite(column, table)
         return np.clip((column.numbers - encoding.mean) / encoding.std, -FAR, FAR).astype(np.float32)
 
@@ -275,3 +284,8 @@ class TablePreprocessor(Preprocessor):
                 else f"its columns: {listing(map(escape, self.names), 8)}",
             )
         return dataset
+
+
+def _is_empty(column: Column) -> bool:
+    """Whether a column of text has no value at all."""
+    return column.codes is not None and not (column.codes >= 0).any()

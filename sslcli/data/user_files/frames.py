@@ -30,7 +30,7 @@ def read_clip_files(paths: Sequence[str], preprocessor: FramesPreprocessor, note
             places.append(path)
         else:
             raise RequestError(f"{escape(path)} holds no clips, which this encoder takes", f"expected {EXPECTED}")
-    return join(*read_each(places, lambda path: FilePart(path, _read(path, preprocessor, notes))))
+    return join(*read_each(places, lambda path: FilePart(path, _read(path, preprocessor, notes)), notes))
 
 
 def _read(path: str, preprocessor: FramesPreprocessor, notes: list[str]) -> Dataset:

@@ -28,7 +28,7 @@ def read_image_files(paths: Sequence[str], preprocessor: ImagePreprocessor, note
                 f"{escape(in_arrays[0])} holds many images, {escape(other)} does not: they are read in different ways",
                 "one command for each",
             )
-        return join(*read_each(in_arrays, lambda path: FilePart(path, _read_array(path, preprocessor, notes))))
+        return join(*read_each(in_arrays, lambda path: FilePart(path, _read_array(path, preprocessor, notes)), notes))
     found = find_samples(paths, IMAGES, notes)
     source = ImageFiles(found.files, found.labels, preprocessor.decoder, 1.0)
     dataset = Dataset(

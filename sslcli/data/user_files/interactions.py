@@ -27,7 +27,7 @@ def read_interaction_files(paths: Sequence[str], preprocessor: InteractionsPrepr
     """All histories are in memory. Items that the encoder does not know are left out, and counted. RequestError for folders."""
     if folder := next((path for path in paths if os.path.isdir(path)), None):
         raise RequestError(f"{escape(folder)} is a folder; this encoder takes tables of events", f"'{folder}/*.csv'")
-    parts, unreadable = read_each(paths, lambda path: _read(path, preprocessor))
+    parts, unreadable = read_each(paths, lambda path: _read(path, preprocessor), notes)
     files = join(parts, unreadable)
     whole = functools.reduce(
         NextItems.concat, [p.dataset.next_items for p in parts if p.dataset.next_items is not None]

@@ -18,11 +18,13 @@ from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource, Dataset, Source
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.scan import scan
+from sslcli.data.loading.bad_samples import format_examples
 from sslcli.data.storage import Storage
 from sslcli.data.subset import Concat, unlabelled_only
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 T = TypeVar("T")
+LISTED = 5  # unreadable files in a warning
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,49 @@ def list_files(
     return [(os.path.join(path, *parts), size) for parts, size in folder.files]
 
 
-def read_each(paths: Iterable[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
-    """What `read` makes of each file, and path -> reason of those for which it raises DataError, unless it does for all."""
+class Unreadable(dict[str, str]):
+    """path -> reason of files that cannot be read. errors: those that were raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[DataError] = []
+
+    def add(self, path: str, error: DataError) -> None:
+        """The reason without the name of the file, with which most messages begin."""
+        name, message = escape(path), error.message
+        short = next(
+            (message.removeprefix(name + mark) for mark in (": ", ", ") if message.startswith(name + mark)), None
+        )
+        self[path] = short or message
+        self.errors.append(error)
+
+    @property
+    def hint(self) -> str | None:
+        """Of the first error that has one."""
+        return next((error.hint for error in self.errors if error.hint), None)
+
+    @property
+    def notes(self) -> list[str]:
+        """A warning, where there are such files."""
+        if not self:
+            return []
+        advice = "" if self.hint is None else f"; {self.hint}"
+        return [f"warning: {plural(len(self), 'file')} cannot be read: {format_examples(self, LISTED)}{advice}"]
+
+
+def read_each(paths: Iterable[str], read: Callable[[str], T], notes: list[str]) -> tuple[list[T], dict[str, str]]:
+    """What `read` makes of each file, and path -> reason of those for which it raises DataError, with a note, unless it does for
+    all."""
     made: list[T] = []
-    unreadable: dict[str, str] = {}
+    unreadable = Unreadable()
     for path in paths:
         try:
             made.append(read(path))
         except DataError as error:
-            unreadable[path] = error.message
+            unreadable.add(path, error)
     if not made:
         raise none_readable(unreadable)
+    notes += unreadable.notes
     return made, unreadable
 
 
@@ -96,8 +130,13 @@ def without_split(dataset: Dataset) -> Dataset:
 
 
 def none_readable(unreadable: Mapping[str, str]) -> DataError:
+    """The error of the file, where it is one."""
+    errors = unreadable.errors if isinstance(unreadable, Unreadable) else []
+    if len(unreadable) == len(errors) == 1:
+        return errors[0]
     reasons = listing((f"{escape(path)}: {reason}" for path, reason in unreadable.items()), 3)
-    return DataError(f"none of {plural(len(unreadable), 'file')} can be read: {reasons}")
+    hint = unreadable.hint if isinstance(unreadable, Unreadable) else None
+    return DataError(f"none of {plural(len(unreadable), 'file')} can be read: {reasons}", hint)
 
 
 @dataclass(frozen=True)

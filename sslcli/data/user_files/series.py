@@ -25,7 +25,7 @@ def read_series_files(paths: Sequence[str], preprocessor: SeriesPreprocessor, no
             files.append(path)
         else:
             raise RequestError(f"{escape(path)} holds no series, which this encoder takes", f"expected {EXPECTED}")
-    parts, more = read_each(files, lambda path: FilePart(path, _read(path, preprocessor, notes)))
+    parts, more = read_each(files, lambda path: FilePart(path, _read(path, preprocessor, notes)), notes)
     return join(parts, unreadable | more)
 
 

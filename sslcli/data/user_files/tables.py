@@ -20,7 +20,7 @@ def read_table_files(paths: Sequence[str], preprocessor: TablePreprocessor, note
     files = [file for path in paths for part in find_files(path, None, notes).values() for file in part]
     if other := next((file for file in files if stem(file) is None), None):
         raise RequestError(f"{escape(other)} is no table, which this encoder takes", f"expected {WHAT}")
-    return join(*read_each(files, lambda path: _read(path, preprocessor)))
+    return join(*read_each(files, lambda path: _read(path, preprocessor), notes))
 
 
 def _read(path: str, preprocessor: TablePreprocessor) -> FilePart:

@@ -13,7 +13,7 @@ from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
 from sslcli.data.text.readers.folder import is_text_name
-from sslcli.data.user_files.samples import FilePart, UserFiles, join, list_files, none_readable
+from sslcli.data.user_files.samples import FilePart, Unreadable, UserFiles, join, list_files, none_readable
 from sslcli.errors import DataError, RequestError
 
 ENDINGS = (*TABLES, ".json")
@@ -32,16 +32,17 @@ def read_text_files(paths: Sequence[str], preprocessor: TextPreprocessor, notes:
         (f for f in files if not os.path.isdir(f) and not is_text_name(f) and stem(f, ENDINGS) is None), None
     ):
         raise RequestError(f"{escape(other)} is no text, which this encoder takes", f"expected {EXPECTED}")
-    parts, unreadable = list[FilePart](), dict[str, str]()
+    parts, unreadable = list[FilePart](), Unreadable()
     for file in files:
         try:
             parts += (
                 _read_folder(file, preprocessor, unreadable) if os.path.isdir(file) else [_read(file, preprocessor)]
             )
         except DataError as error:
-            unreadable[file] = error.message
+            unreadable.add(file, error)
     if not parts:
         raise none_readable(unreadable)
+    notes += unreadable.notes
     return join(parts, unreadable)
 
 
@@ -49,7 +50,7 @@ def _has_text(folder: str) -> bool:
     return any(is_text_name(name) for _, _, names in os.walk(folder) for name in names)
 
 
-def _read_folder(path: str, preprocessor: TextPreprocessor, unreadable: dict[str, str]) -> list[FilePart]:
+def _read_folder(path: str, preprocessor: TextPreprocessor, unreadable: Unreadable) -> list[FilePart]:
     """The documents in the .txt files below a folder, where there are any; the others become `unreadable`."""
     collector, n = Collector(MAX_BYTES), 0
     for file, _ in list_files(path, is_text_name, "text files", unreadable):
@@ -59,7 +60,7 @@ def _read_folder(path: str, preprocessor: TextPreprocessor, unreadable: dict[str
             else:
                 unreadable[file] = "the file holds no text"
         except DataError as error:
-            unreadable[file] = error.message
+            unreadable.add(file, error)
     return [_part(path, collector, preprocessor, [], folder=True)] if n else []
 
 
