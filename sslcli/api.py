@@ -29,6 +29,7 @@ from sslcli.config import compose
 from sslcli.config.modalities import with_implied
 from sslcli.config.overrides import allow_data_path, canonical, to_overrides
 from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.user_files.samples import EMPTY
 from sslcli.errors import DataError, SslError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.inference.encoder import kept_classifier, open_trained
@@ -236,7 +237,8 @@ class Encoder:
         """Features of raw samples, see `transform`: (N, dim) float32 on the CPU, with the bits of `sslcli embed`.
 
         Args:
-            samples: as of `transform`; or the path of a file of many samples, or of a folder.
+            samples: as of `transform`; or the path of a file of many samples, or of a folder. Empty lines and rows of text are left
+                out.
             batch_size: samples that are decoded at a time; it does not change the features.
 
         They are computed on the device of `module`, with the precision that is the default there.
@@ -250,6 +252,7 @@ class Encoder:
         if not len(given.source):
             return torch.empty(0, self.dim)
         features, _, unreadable = collect(given.blocks(self.module, batch_size))
+        unreadable = {index: reason for index, reason in unreadable.items() if reason != EMPTY}
         if unreadable:
             index, reason = next(iter(unreadable.items()))
             raise DataError(f"{given.source.name_of(index)} cannot be read: {reason}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sslcli.config import Config, registry
 from sslcli.console import escape
+from sslcli.data.user_files.samples import EMPTY
 from sslcli.errors import DataError, RequestError, nearest
 from sslcli.evals.fit.neighbors import BANK, nearest_in_blocks
 from sslcli.inference.embeddings.reader import Embeddings
@@ -179,7 +180,8 @@ def open_encoder_of(embeddings: Embeddings, values: Config, run: str | None = No
 def _embed(session: Session, request: InputRequest) -> list[Query]:
     inputs = read_inputs(session.encoder, request)
     features, ids, unreadable = collect(session.blocks(inputs))
-    for name, reason in {**inputs.unreadable, **{inputs.ids[i]: why for i, why in unreadable.items()}}.items():
+    samples = {inputs.ids[i]: why for i, why in unreadable.items() if why != EMPTY}
+    for name, reason in {**inputs.unreadable, **samples}.items():
         raise DataError(f"{escape(name)} cannot be read: {reason}")
     return [
         Query(inputs.ids[i], vector, path=inputs.paths[i]) for i, vector in zip(ids.tolist(), features, strict=True)

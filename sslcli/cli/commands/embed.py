@@ -121,6 +121,8 @@ def positive_integer(key: str, text: str) -> int:
 def report_unreadable(unreadable: dict[str, str]) -> None:
     """Warns of the samples that were left out, the first ones by name."""
     from sslcli.data.loading.bad_samples import format_examples
+    from sslcli.data.user_files.samples import EMPTY
 
     if unreadable:
-        console.warn(f"{console.plural(len(unreadable), 'file')} left out: {format_examples(unreadable, LISTED)}")
+        noun = "sample" if EMPTY in unreadable.values() else "file"
+        console.warn(f"{console.plural(len(unreadable), noun)} left out: {format_examples(unreadable, LISTED)}")

@@ -97,11 +97,11 @@ class TextFile:
 class LineReader:
     """Adds a document for each line that is not empty, without the white space around it.
 
-    lines: the number of each, from 1. empty: the number of lines left out."""
+    lines: the number of each, from 1. empty: the number of each line left out."""
 
     def __init__(self, builder: DocumentsBuilder):
         self.builder = builder
-        self.lines, self.empty = Growing(np.int32), 0
+        self.lines, self.empty = Growing(np.int32), Growing(np.int32)
 
     def read(self, file: TextFile) -> None:
         limit = self.builder.max_bytes + 8  # what is kept of a line that is not yet complete
@@ -126,7 +126,7 @@ class LineReader:
         inked = np.flatnonzero(~WHITE[block])
         first, last = np.searchsorted(inked, starts), np.searchsorted(inked, ends)
         kept = np.flatnonzero(first < last)
-        self.empty += len(ends) - len(kept)
+        self.empty.append((np.flatnonzero(first == last) + line).astype(np.int32))
         if len(kept):
             self.builder.add_spans(block, inked[first[kept]], inked[last[kept] - 1] + 1)
             self.lines.append((kept + line).astype(np.int32))

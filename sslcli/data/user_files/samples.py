@@ -24,6 +24,7 @@ from sslcli.data.subset import Concat, unlabelled_only
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 T = TypeVar("T")
+EMPTY = "the document is empty"  # the reason of a sample that has no content
 LISTED = 5  # unreadable files in a warning
 
 
@@ -195,6 +196,8 @@ def join(parts: Sequence[FilePart], unreadable: Mapping[str, str]) -> UserFiles:
         ids,
         targets=_targets(sources),
     )
+    starts = accumulate(map(len, sources), initial=0)
+    source.bad = {start + i: why for start, one in zip(starts, sources, strict=False) for i, why in one.bad.items()}
     identity = (
         text.encode("utf-8", "surrogateescape") for part in parts for text in (part.path, part.dataset.fingerprint)
     )

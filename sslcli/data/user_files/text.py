@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sslcli.console import escape
+import numpy as np
+import torch
+
+from sslcli.console import escape, plural
+from sslcli.data.dataset import ArraySource, Dataset
+from sslcli.data.fingerprint import fingerprint
+from sslcli.data.storage import Ragged
 from sslcli.data.tables.find import find_files, stem
 from sslcli.data.text.build import Options, build_dataset
 from sslcli.data.text.corpus import TRAIN
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
-from sslcli.data.text.readers.collector import Collector
+from sslcli.data.text.readers.collector import Collector, LineNames
 from sslcli.data.text.readers.folder import is_text_name
-from sslcli.data.user_files.samples import FilePart, Unreadable, UserFiles, join, list_files, none_readable
-from sslcli.errors import DataError, RequestError
+from sslcli.data.user_files.samples import (
+    EMPTY,
+    LISTED,
+    FilePart,
+    Unreadable,
+    UserFiles,
+    join,
+    list_files,
+    none_readable,
+)
+from sslcli.errors import DataError, RequestError, listing
 
 ENDINGS = (*TABLES, ".json")
 EXPECTED = "text files (.txt), a folder of them, or tables with a column of text (.csv, .tsv, .jsonl, .parquet)"
@@ -79,4 +95,30 @@ def _part(
     corpus = collector.corpus(notes)
     corpus.parts[:] = TRAIN
     options = Options(holdout=0, windows=preprocessor.windows)
-    return FilePart(path, build_dataset("files", corpus, options, notes, preprocessor), folder)
+    dataset = build_dataset("files", corpus, options, notes, preprocessor)
+    empty = collector.empty_lines.take()
+    if len(empty) and isinstance(corpus.names, LineNames):
+        names, places = corpus.names.with_lines(empty)
+        dataset = _with_empty(dataset, names, places)
+        where = listing((f"{line:,}" for line in empty[:LISTED].tolist()), LISTED)
+        more = f" and {len(empty) - LISTED:,} more" if len(empty) > LISTED else ""
+        lines = "line" if len(empty) == 1 else "lines"
+        dataset.notes.append(
+            f"warning: {escape(path)}: {plural(len(empty), 'empty document')}, in {lines} {where}{more}"
+        )
+    return FilePart(path, dataset, folder)
+
+
+def _with_empty(dataset: Dataset, names: LineNames, places: np.ndarray) -> Dataset:
+    """A data set with empty documents, which are unreadable samples. names: of all documents; places: (n,) of those that it has."""
+    source, at = dataset.train, torch.from_numpy(places)
+    storage = source.resident
+    assert isinstance(storage, Ragged)
+    lengths = storage.lengths.new_zeros(len(names))
+    lengths[at] = storage.lengths
+    labels = None if source.labels is None else torch.full((len(names),), -1).index_copy(0, at, source.labels)
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]) + storage.offsets[0]
+    whole = ArraySource(Ragged(storage.flat, ends, storage.fill), labels, names)
+    whole.bad = dict.fromkeys(np.setdiff1d(np.arange(len(names)), places).tolist(), EMPTY)
+    identity = fingerprint(len(names), [dataset.fingerprint.encode(), places.tobytes()])
+    return replace(dataset, train=whole, fingerprint=identity)

@@ -43,6 +43,12 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return pretrain(tmp_path_factory.mktemp("window"), "dataset.windows=1")
 
 
+@pytest.fixture(scope="module")
+def classified(run: Run) -> Run:
+    sslcli.evaluate(run, "probe")
+    return run
+
+
 @pytest.mark.parametrize(("fixture", "windows"), [("run", 8), ("short_run", 1)])
 def test_features_are_those_of_evaluations(fixture: str, windows: int, request: pytest.FixtureRequest, tmp_path: Path):
     run = request.getfixturevalue(fixture)
@@ -146,12 +152,11 @@ def test_folder_is_read_as_its_files(run: Run, tmp_path: Path):
         read_text_files([str(folder)], encoder.preprocessor, notes)
 
 
-def test_predictions_of_a_folder_have_a_row_for_each_file(run: Run, tmp_path: Path, cli):
-    sslcli.evaluate(run, "probe")
+def test_predictions_of_a_folder_have_a_row_for_each_file(classified: Run, tmp_path: Path, cli):
     for name, text in (("a", "word1 good"), ("c", "word2 bad")):
         write(tmp_path / "mixed" / f"{name}.txt", text)
     write(tmp_path / "mixed" / "b.txt", b"ab\xff")
-    done = cli("predict", str(run.path), "mixed", "out=out.csv", "device=cpu")
+    done = cli("predict", str(classified.path), "mixed", "out=out.csv", "device=cpu")
     assert done.code == 0, done.err
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert {Path(row["path"]).name: bool(row["error"]) for row in rows} == {
@@ -159,3 +164,44 @@ def test_predictions_of_a_folder_have_a_row_for_each_file(run: Run, tmp_path: Pa
         "c.txt": False,
         "b.txt": True,
     }
+
+
+EMPTIES = {
+    "rows.jsonl": ['{"text":"word1 good"}', '{"text":""}', '{"text":null}', '{"text":"   "}', '{"text":"word2 bad"}'],
+    "rows.csv": ["text,id", "word1 good,1", ",2", '"  ",3', ",4", "word2 bad,5"],
+    "rows.txt": ["word1 good", "", "   ", "", "word2 bad"],
+}
+
+
+@pytest.mark.parametrize("name", EMPTIES)
+def test_empty_documents_are_rows_with_an_error(classified: Run, tmp_path: Path, cli, name: str):
+    """In the order of the file, between rows that are those of the same texts elsewhere. Embeddings leave them out."""
+    path, first = write(tmp_path / name, EMPTIES[name]), 2 if name.endswith(".csv") else 1
+    done = cli("predict", str(classified.path), path, "device=cpu")
+    assert done.code == 0, done.err
+    assert f"{path}: 3 empty documents, in lines {first + 1}, {first + 2}, {first + 3}" in done.err
+    rows = list(csv.DictReader(done.out.splitlines()))
+    assert [row.pop("path") for row in rows] == [f"{path}:line {first + i}" for i in range(5)]
+    assert [row["error"] for row in rows] == ["", *["the document is empty"] * 3, ""]
+    encoder = sslcli.load(classified)
+    texts = encoder.predict(["word1 good", "word2 bad"])
+    assert [row["class"] for row in rows] == [texts[0]["class"], "", "", "", texts[1]["class"]]
+    assert [row["error"] for row in encoder.predict(path)] == [row["error"] or None for row in rows]
+    assert torch.equal(encoder.embed(path), encoder.embed(["word1 good", "word2 bad"]))
+    out = cli("embed", str(classified.path), path, f"out={tmp_path / 'e.npz'}", "device=cpu")
+    assert (out.code, "3 samples left out" in out.err) == (0, True), out.err
+    assert np.load(tmp_path / "e.npz")["id"].tolist() == [f"{path}:line {first}", f"{path}:line {first + 4}"]
+
+
+def test_empty_documents_of_several_files(run: Run, tmp_path: Path):
+    paths = [write(tmp_path / "a.txt", ["word1", "", "word2"]), write(tmp_path / "b.txt", ["", *["word3", ""] * 9])]
+    notes: list[str] = []
+    found = read_text_files(paths, sslcli.load(run).preprocessor, notes)
+    bad = found.dataset.train.bad
+    assert sorted(bad) == [1, 3, *range(5, 22, 2)]
+    assert [found.ids[i] for i in sorted(bad)[:3]] == [f"{paths[0]}:line 2", f"{paths[1]}:line 1", f"{paths[1]}:line 3"]
+    assert any(note.endswith("10 empty documents, in lines 1, 3, 5, 7, 9 and 5 more") for note in found.dataset.notes)
+    moved = read_text_files(
+        [write(tmp_path / "a.txt", ["word1", "word2", ""]), paths[1]], sslcli.load(run).preprocessor, []
+    )
+    assert moved.dataset.fingerprint != found.dataset.fingerprint

@@ -38,6 +38,7 @@ class Collector:
         self._files: list[tuple[int, str, str]] = []  # the first document of each, its name, and the word for its rows
         self._paths: list[str] | None = None  # one for each document of a folder
         self.empty: dict[str, int] = {}  # what was left out, in words -> how many
+        self.empty_lines = Growing(np.int32)  # the number of each line or row left out
 
     def read_lines(self, path: str, part: str) -> None:
         """Add a document for each line of a file."""
@@ -45,7 +46,9 @@ class Collector:
         reader = LineReader(self.builder)
         reader.read(TextFile(path))
         self._lines.append(reader.lines.take())
-        self._end(first, part, "empty line", reader.empty, path)
+        empty = reader.empty.take()
+        self.empty_lines.append(empty)
+        self._end(first, part, "empty line", len(empty), path)
 
     def read_file(self, path: str, name: str) -> bool:
         """Add a training document without a label; False where the file is empty. DataError where it cannot be read."""
@@ -89,6 +92,7 @@ class Collector:
             )
         self.builder.add_all(encoded)
         self._count("empty row", len(content) - len(kept))
+        self.empty_lines.append(lines[[i for i, text in enumerate(content) if not text]].astype(np.int32))
         self._lines.append(lines[kept].astype(np.int32))
         self._parts.append(parts[kept].astype(np.int8))
         codes = [self._code(labels[i]) for i in kept] if labels is not None else [-1] * len(kept)
@@ -174,6 +178,12 @@ class LineNames(Sequence[str]):
     def __init__(self, files: Sequence[tuple[int, str, str]], lines: np.ndarray):
         self._firsts = [first for first, _, _ in files]
         self._files, self._lines = list(files), lines
+
+    def with_lines(self, lines: np.ndarray) -> tuple[LineNames, np.ndarray]:
+        """The names of one file with further `lines`, in the order of the file, and where (n,) those of this object are."""
+        assert len(self._files) == 1
+        whole = np.sort(np.concatenate([self._lines, lines]))
+        return LineNames(self._files, whole), np.searchsorted(whole, self._lines)
 
     def __len__(self) -> int:
         return len(self._lines)
