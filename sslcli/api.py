@@ -215,11 +215,15 @@ class Encoder:
 
         Args:
             samples: images as uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, PIL images or uint8 arrays
-                (H, W, C) of any sizes; series as numbers (N, C, T) or (N, T); rows of a table as dictionaries,
-                or the path of a table; texts as strings; histories as lists of names of items, the latest last.
+                (H, W, C), (C, H, W) or (H, W) of any sizes; series as numbers (N, C, T) or (N, T); rows of a table as
+                dictionaries, or the path of a table; texts as strings; histories as lists of names of items, the latest last.
 
         Returns:
             (N, *input_shape) on the CPU: float32, or int64 ids of tokens.
+
+        A PIL image is converted as its file is: more than 8 bits per value by `preprocessor.range`, transparency on black, the EXIF
+        orientation applied. Two properties of a file are lost when PIL has loaded it, so that its path is the better input: the
+        low bytes of 16 bits in color, and the faster decoding of a large JPEG at a fraction of its size, which differs slightly.
 
         Raises:
             DataError: samples of another type or shape, or a file that cannot be decoded.

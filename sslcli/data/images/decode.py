@@ -11,6 +11,8 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,6 +31,8 @@ MAX_ASPECT = 100
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GRAY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # convert() would clip or blacken these
+NOMINAL = (None, "auto", [0, 65535])  # ranges for which the high bytes of 16 bits in color suffice
+REDUCED = {"JPEG", "MPO"}  # may be decoded at a fraction of their size
 ANIMATED = {"GIF", "WEBP", "TIFF", "PNG", "AVIF", "MPO"}
 NO_TIFF = " (a TIFF of 16- or 64-bit floats, of floats in color, or of other bands than gray or RGB: dataset=arrays reads .npy)"
 # No image formats, readers that start other programs (EPS: Ghostscript), or stubs that decode nothing.
@@ -191,48 +195,56 @@ def load(
     `need`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (much faster), to a short side of at least `need`.
     `value_range`: see `bit_depth.py`. `max_pixels`: larger images are not decoded. Raises BadImage with the reason.
     """
-    try:
-        with _open(file, max_pixels) as image:
-            if need is not None and image.format in {"JPEG", "MPO"}:
-                short = min(image.size)
-                if short > need:
-                    width, height = (math.ceil(s * need / short) for s in image.size)
-                    image.draft(None, (width, height))
-            color = _upright(image)
-            if image.mode in DEEP:
-                v = np.asarray(image) if value_range is None else gray_values(image)
-                return _in_mode(Image.fromarray(to_bytes(v, value_range)), MODES[channels])
-            if color is not None and value_range not in (None, "auto", [0, 65535]):
-                values, alpha = _sixteen_bits(image, color, file, max_pixels)
-                scaled = to_bytes(values, value_range)
-                return _in_mode(
-                    Image.fromarray(scaled if alpha is None else np.dstack([scaled, alpha])), MODES[channels]
-                )
-            return _in_mode(image, MODES[channels])
-    except MemoryError as error:
-        raise MachineError(
-            f"out of memory decoding {_describe(file)}", "device.workers=1, or smaller images"
-        ) from error
-    except Exception as error:
-        raise _reason(error, file) from error
+    with _decoding(file), _open(file, max_pixels) as image:
+        if need is not None and image.format in REDUCED:
+            short = min(image.size)
+            if short > need:
+                width, height = (math.ceil(s * need / short) for s in image.size)
+                image.draft(None, (width, height))
+        color = _upright(image)
+        if color is not None and value_range not in NOMINAL:
+            values, alpha = _sixteen_bits(image, color, file, max_pixels)
+            scaled = to_bytes(values, value_range)
+            return _in_mode(Image.fromarray(scaled if alpha is None else np.dstack([scaled, alpha])), MODES[channels])
+        return _in_mode(_in_bytes(image, image, value_range), MODES[channels])
+
+
+def convert(image: Image.Image, channels: int = 3, value_range: object = None) -> Image.Image:
+    """A Pillow image in memory in the mode in which `load` returns its file. Raises BadImage with the reason."""
+    with _decoding(b""):
+        upright = ImageOps.exif_transpose(image)
+        return _in_mode(_in_bytes(upright, image, value_range), MODES[channels])
 
 
 def deep_values(file: str | bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The values of an image of more than 8 bits per value, without alpha. Raises BadImage."""
+    with _decoding(file), _open(file, max_pixels) as image:
+        color = _upright(image)
+        if image.mode in DEEP:
+            return gray_values(image, image)
+        if color is None:
+            raise BadImage("8 bits per value")
+        return _sixteen_bits(image, color, file, max_pixels)[0]
+
+
+@contextmanager
+def _decoding(file: str | bytes) -> Iterator[None]:
     try:
-        with _open(file, max_pixels) as image:
-            color = _upright(image)
-            if image.mode in DEEP:
-                return gray_values(image)
-            if color is None:
-                raise BadImage("8 bits per value")
-            return _sixteen_bits(image, color, file, max_pixels)[0]
+        yield
     except MemoryError as error:
         raise MachineError(
             f"out of memory decoding {_describe(file)}", "device.workers=1, or smaller images"
         ) from error
     except Exception as error:
         raise _reason(error, file) from error
+
+
+def _in_bytes(image: Image.Image, tagged: Image.Image, value_range: object) -> Image.Image:
+    """An image of more than 8 bits per value scaled to bytes; others as they are. `tagged`: has the tags of a TIFF."""
+    if image.mode not in DEEP:
+        return image
+    values = np.asarray(image) if value_range is None else gray_values(image, tagged)
+    return Image.fromarray(to_bytes(values, value_range))
 
 
 def _upright(image: ImageFile.ImageFile) -> DeepColor | None:

@@ -49,9 +49,9 @@ def _with(tiles: list[Any], raw: list[str]) -> list[ImageFile._Tile]:
     ]
 
 
-def gray_values(image: Image.Image) -> np.ndarray:
-    """The values of a decoded image in a Pillow mode of more than 8 bits, interpreted by the tags of a TIFF."""
-    v, tags = np.array(image), _tags(image)
+def gray_values(image: Image.Image, tagged: Image.Image) -> np.ndarray:
+    """The values of a decoded image in a Pillow mode of more than 8 bits, interpreted by the tags of a TIFF, `tagged`."""
+    v, tags = np.array(image), _tags(tagged)
     if image.mode == "I" and _first(tags, BITS, 0) == 32 and _first(tags, SAMPLES, 1) == 1:
         v = v.view(np.uint32)  # Pillow has no such mode
     if tags.get(PHOTOMETRIC) == 0:  # 0 is white; Pillow inverts images of bytes only

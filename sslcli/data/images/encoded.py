@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sslcli.data.dataset import Source
 from sslcli.data.files.parallel import parallel_map
 from sslcli.data.images import decode
 from sslcli.data.images.crop import center_box, crop_and_resize, to_array
+from sslcli.data.images.deep_color import deep_color
 from sslcli.data.storage import Dense, Storage
 
 
@@ -28,6 +30,40 @@ class Decoder:
 
     def __call__(self, file: str | bytes) -> Image.Image:
         return decode.load(file, self.channels, self.need, self.value_range, self.max_pixels)
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """A Pillow image as its file is decoded. Raises BadImage.
+
+        Pillow loads the high bytes of 16 bits in color only: where the range of values requires the low bytes, a loaded image is
+        refused."""
+        if (content := _encoded(image)) is not None:
+            return self(content)
+        if self.value_range not in decode.NOMINAL and _was_deep_color(image):
+            raise decode.BadImage("Pillow loads only the high bytes of 16 bits in color: pass the path of the file")
+        return decode.convert(image, self.channels, self.value_range)
+
+
+def _encoded(image: Image.Image) -> bytes | None:
+    """The content of the file of an image that was opened and not loaded yet, where Pillow would load other pixels than those of
+    `decode.load`: a JPEG, or 16 bits in color. None for other images."""
+    file = getattr(image, "fp", None)
+    if not (isinstance(image, ImageFile.ImageFile) and image.tile and file and image.tell() == 0):
+        return None
+    if image.format not in decode.REDUCED and deep_color(image) is None:
+        return None
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return bytes(content)
+
+
+def _was_deep_color(image: Image.Image) -> bool:
+    """Whether a loaded image is the high bytes of a file of 16 bits in color, as far as the file is known."""
+    path = getattr(image, "filename", None)
+    if not (isinstance(path, str | os.PathLike) and os.path.isfile(path)):
+        return False
+    return decode.read_header(str(path)).mode.endswith(";16") and image.mode not in decode.DEEP
 
 
 class EncodedImages(Source):

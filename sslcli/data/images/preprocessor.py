@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sslcli.config import typecheck
@@ -20,7 +21,6 @@ from sslcli.nn.values import Continuous, Values
 from sslcli.nn.values_json import values_from_json
 
 Range = list[float] | str | None
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 IMAGES = ("image", "pairs")  # modalities whose samples are images
 
 
@@ -59,7 +59,8 @@ class ImagePreprocessor(Preprocessor):
     def encode(self, samples: Any) -> list[Any]:
         """Images (H, W) or (H, W, C) uint8 of any sizes.
 
-        `samples`: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, Pillow images or uint8 arrays (H, W, C).
+        `samples`: uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), or a list of paths, Pillow images or uint8 arrays (H, W, C),
+        (C, H, W) or (H, W). Pillow images are converted as their files are.
         DataError for another type or number of channels, or a file that cannot be decoded."""
         channels = self.shape[0]
         if isinstance(samples, Tensor | np.ndarray):
@@ -95,8 +96,12 @@ class ImagePreprocessor(Preprocessor):
 
     def _load(self, sample: Any) -> np.ndarray:
         if isinstance(sample, str | Path):
-            sample = self.decoder(str(sample))
-        return np.asarray(sample if isinstance(sample, np.ndarray) else sample.convert(MODES.get(self.shape[0])))
+            return np.asarray(self.decoder(str(sample)))
+        if isinstance(sample, Image.Image):
+            return np.asarray(self.decoder.convert(sample))
+        if isinstance(sample, Tensor | np.ndarray):
+            return _as_last_axis(np.asarray(sample)[None], self.shape[0])[0]
+        raise DataError(f"expected paths, Pillow images or uint8 arrays, got {type(sample).__name__}")
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:
         """(N, C, H, W) uint8 to arrays (H, W, C) uint8."""
