@@ -6,6 +6,7 @@ import shlex
 
 from torch import nn
 
+from sslcli.backbones.weights import families, matching
 from sslcli.config import Config
 from sslcli.data import preprocess
 from sslcli.data.dataset import Preprocessor
@@ -42,19 +43,43 @@ def open_encoder(spec: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Mo
     return backbone, info, preprocess.of_encoder(folder, info)
 
 
+def with_initial_architecture(cfg: Config, shape: tuple[int, ...]) -> Config:
+    """A configuration whose stem and patches (`auto`) are those of the encoder of a run or an exported folder that `init` names,
+    where the samples have another shape, for which `auto` may mean others."""
+    spec, node = cfg.get("init"), cfg["backbone"]
+    if not spec or "auto" not in (node.get("stem"), node.get("patch")) or pretrained(spec) is not None:
+        return cfg
+    folder = locate_encoder(spec)
+    if tuple(read_info(folder)["input_shape"]) == tuple(shape):
+        return cfg
+    return {**cfg, "backbone": families.with_architecture(node, load_encoder(folder)[0].state_dict())}
+
+
 def load_initial_weights(backbone: nn.Module, spec: str) -> str:
     """Loads initial weights into a backbone. Returns a description of what was loaded.
 
+    Those of a run or an exported folder must be of the same network; tensors for another size of samples are converted.
     RequestError where the backbone is another one."""
     if (encoder := pretrained(spec)) is not None:
         return encoder.load(backbone)
-    other, info = load_encoder(locate_encoder(spec))
+    folder = locate_encoder(spec)
+    other, info = load_encoder(folder)
+    weights, own = other.state_dict(), backbone.state_dict()
+    if weights.keys() == own.keys() and any(weights[key].shape != own[key].shape for key in own):
+        found = matching.match(backbone, weights)
+        if found.tensors.keys() == own.keys():
+            matching.copy_into(backbone, found.tensors, spec)
+            return matching.describe(found, spec)
     try:
-        checkpoint.load_strictly(backbone, other.state_dict(), f"init={spec}")
+        checkpoint.load_strictly(backbone, weights, f"init={spec}")
     except TrainingError as e:
-        overrides, shape = shlex.join(backbone_overrides(info["backbone"])), "x".join(map(str, info["input_shape"]))
+        there: list[int] = info["input_shape"]
+        here = tuple(getattr(backbone, "input_shape", there))
+        size = preprocess.of_encoder(folder, info).size_hint(here) if here != tuple(there) else None
+        options = shlex.join([*backbone_overrides(info["backbone"]), *([size] if size else [])])
+        shape = "x".join(map(str, there))
         raise RequestError(
-            e.message, f"its backbone is {overrides}, for samples of {shape} ({info['dataset']})"
+            f"{e.message}; its backbone was trained on samples of {shape} ({info['dataset']})", f"add {options}"
         ) from None
     return f"init {spec}: all weights of the backbone"
 

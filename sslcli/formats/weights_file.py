@@ -48,15 +48,10 @@ class WeightsFile(ImageEncoder):
         return SIZE
 
     def configure(self, values: Config, overrides: Sequence[str]) -> Config:
-        values = {**values, "backbone": self._following(values["backbone"])}
+        values = {**values, "backbone": families.with_architecture(values["backbone"], self.tensors())}
         if self.normalization() is not None:  # a published network
             values = with_size(values, overrides, self.size())
         return with_normalization(values, self.normalization())
-
-    def _following(self, node: Config) -> Config:
-        found = {"stem": families.stem_of, "patch": families.patch_of}
-        auto = {key: of(self.tensors()) for key, of in found.items() if node.get(key) == "auto"}
-        return {**node, **{key: value for key, value in auto.items() if value is not None}}
 
     def load(self, backbone: nn.Module) -> str:
         said, known = matching.load_into(backbone, self.tensors(), self.spec), self.normalization()
@@ -68,7 +63,8 @@ class WeightsFile(ImageEncoder):
         """The first backbone that the file matches, or timm's model of DINOv2 or DINOv3. RequestError for others."""
         name = matching.matching_backbone(self.tensors(), (3, self.size(), self.size()))
         if name is not None:
-            return self._following(registry.describe(registry.choices("backbone")[name], "backbone"))
+            node = registry.describe(registry.choices("backbone")[name], "backbone")
+            return families.with_architecture(node, self.tensors())
         if (model := families.timm_name(self.tensors())) is not None:
             return {"_target_": f"{TimmModel.__module__}.{TimmModel.__qualname__}", "name": model}
         raise RequestError(

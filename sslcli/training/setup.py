@@ -21,7 +21,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
 from sslcli.errors import DataError, RequestError, listing
-from sslcli.formats.initial import load_initial_heads, load_initial_weights
+from sslcli.formats.initial import load_initial_heads, load_initial_weights, with_initial_architecture
 from sslcli.formats.named_encoders import captions_of
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
@@ -95,7 +95,7 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     console.detail(f"data ready after {time.perf_counter() - start:.2f} s (fingerprint {dataset.fingerprint[:12]})")
     process = processes.process_info(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
     auto = cfg["train"]["batch_size"] == "auto"
-    cfg = resolve_batch_size(cfg, dataset, process.world_size)
+    cfg = with_initial_architecture(resolve_batch_size(cfg, dataset, process.world_size), dataset.shape)
     train, seed = cfg["train"], cfg["seed"]
     if process.world_size == 1 and train["strategy"] == "fsdp":
         raise RequestError("train.strategy=fsdp needs several devices, and there is one", "add train.devices=auto")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslcli.backbones.weights.layouts import converted
 from sslcli.backbones.weights.reading import tensors_in
+from sslcli.config import Config
 
 
 class Normalization(NamedTuple):
@@ -57,6 +58,13 @@ def normalization(content: Any) -> Normalization | None:
     return None
 
 
+def with_architecture(node: Config, content: Any) -> Config:
+    """The configuration of a backbone whose stem and patches are those of the weights where they are `auto`."""
+    found = {"stem": stem_of, "patch": patch_of}
+    auto = {key: of(content) for key, of in found.items() if node.get(key) == "auto"}
+    return {**node, **{key: value for key, value in auto.items() if value is not None}}
+
+
 def stem_of(content: Any) -> str | None:
     """The stem (`backbone.stem`) of the ResNet in a file of weights; None for other networks."""
     for tensors in _networks(content):
@@ -67,10 +75,11 @@ def stem_of(content: Any) -> str | None:
 
 
 def patch_of(content: Any) -> int | None:
-    """The side of a patch of the vision transformer in a file of weights; None for other networks."""
+    """The side of a patch, or its steps, of the vision transformer in a file of weights; None for other networks."""
     for tensors in _networks(content):
         for key, value in tensors.items():
-            if value.ndim == 4 and f".{key}".endswith(".patch_embed.proj.weight") and value.shape[2] == value.shape[3]:
+            square = value.ndim in (3, 4) and len(set(value.shape[2:])) == 1
+            if square and f".{key}".endswith(".patch_embed.proj.weight"):
                 return int(value.shape[-1])
     return None
 

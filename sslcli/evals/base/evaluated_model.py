@@ -19,7 +19,7 @@ from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.inputs import label_file
-from sslcli.formats.initial import load_initial_weights, pretrained_method
+from sslcli.formats.initial import load_initial_weights, pretrained_method, with_initial_architecture
 from sslcli.methods.base import Method
 from sslcli.rng import derive
 from sslcli.runs import Record
@@ -75,6 +75,7 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     seed = run_cfg["seed"] if path else values["seed"]
     given: Method | None = None  # of a pretrained encoder, with its heads
     if backbone is None:
+        run_cfg = with_initial_architecture(run_cfg, dataset.shape)
         backbone = new_backbone(run_cfg, dataset, seed)
         if init:
             notes.append(load_initial_weights(backbone, init))
