@@ -54,10 +54,10 @@ __all__ = [
     "Run",
     "SslError",
     "evaluate",
+    "list_runs",
     "load",
     "pretrain",
     "resume",
-    "runs",
 ]
 
 
@@ -142,10 +142,13 @@ def load(run: Run | str | Path) -> Encoder:
     return Encoder(trained.module, trained.info, trained.preprocessor, trained.run)
 
 
-def runs(folder: str | Path | None = None) -> list[Run]:
+def list_runs(folder: str | Path | None = None) -> list[Run]:
     """All runs, the oldest first. `folder`: only those below it."""
     opened = [Run(path) for path in all_runs()]
     return opened if folder is None else [r for r in opened if r.path.resolve().is_relative_to(Path(folder).resolve())]
+
+
+runs = list_runs  # the name of earlier versions; `sslcli.runs` is a package
 
 
 @dataclass(frozen=True)

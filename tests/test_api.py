@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ PUBLIC = [
     "Run",
     "SslError",
     "evaluate",
+    "list_runs",
     "load",
     "pretrain",
     "resume",
@@ -71,12 +73,17 @@ def run(tmp_path_factory) -> api.Run:
 
 def test_public_names():
     assert sorted(sslcli.__all__) == PUBLIC
-    assert sorted(api.__all__) == sorted([*PUBLIC, "runs"])
+    assert sorted(api.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(sslcli, name) is getattr(api, name)
     assert set(PUBLIC) <= set(dir(sslcli))
     with pytest.raises(AttributeError, match="no attribute 'pretrian'"):
         sslcli.pretrian  # noqa: B018
+
+
+def test_no_public_name_is_a_module():
+    """A module of the package that has been imported replaces a lazy name."""
+    assert not {module.name for module in pkgutil.iter_modules(sslcli.__path__)} & {*sslcli.__all__, *api.__all__}
 
 
 def test_import_is_light():
@@ -120,8 +127,8 @@ def test_resume_continues_with_the_bits_of_a_longer_run(tmp_path, monkeypatch):
     resumed = api.resume(part.path.name, device={"threads": 1})
     assert resumed.status["status"] == "done"
     assert weights(part.path) == weights(whole.path)
-    assert [r.path.name for r in api.runs()] == [whole.path.name, part.path.name]
-    assert api.runs(tmp_path / "elsewhere") == []
+    assert [r.path.name for r in api.list_runs()] == [whole.path.name, part.path.name]
+    assert api.list_runs(tmp_path / "elsewhere") == []
 
 
 def test_errors_are_exceptions(tmp_path, monkeypatch, capfd):
@@ -163,7 +170,7 @@ def test_interrupted_run_can_be_resumed(tmp_path, monkeypatch):
         patch.setattr(Trainer, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             api.pretrain(**OPTIONS)
-    (run,) = api.runs()
+    (run,) = api.list_runs()
     assert run.status["status"] == "interrupted"
     assert api.resume(run).status["step"] == 6
 
