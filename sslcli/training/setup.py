@@ -32,6 +32,7 @@ from sslcli.runs.safetensors_file import hash_tensors
 from sslcli.runtime import device as runtime
 from sslcli.runtime import processes
 from sslcli.runtime.device import Runtime
+from sslcli.training.view_check import warn_of_identical_views
 from sslcli.views import Views
 from sslcli.views.image_text.captions import CaptionViews, encode_texts
 from sslcli.views.images import compiled
@@ -119,6 +120,8 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     if cfg.get("init"):
         init_note += load_initial_heads(method, cfg["init"])
     if rehearsal:
+        if not all(target.uses_labels for target in targets):
+            warn_of_identical_views(views, cfg["augmentation"], dataset.pretrain)
         shared = process.world_size > 1 and train["sync_batchnorm"]  # statistics of all processes together
         rehearse(
             method, views, dataset, 2 if shared else train["batch_size"] // (train["accumulate"] * process.world_size)

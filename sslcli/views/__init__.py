@@ -42,7 +42,7 @@ class Views:
     value, or an op of another modality.
 
     kinds: the kind of each view, in the order of the plan. shapes: of one sample of each view. notes: ops of the recipe that do
-    not apply to these data.
+    not apply to these data. random: whether an op of a view declares random numbers.
     """
 
     def __init__(self, plan: Mapping[str, int], recipes: Mapping[str, Any], dataset: Dataset):
@@ -54,6 +54,7 @@ class Views:
         offered.setdefault("clean", {})
         self.kinds: list[str] = []
         self.notes: list[str] = []
+        self.random = False
         self._views: list[View] = []
         for kind, count in plan.items():
             if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_VIEWS:
@@ -67,6 +68,7 @@ class Views:
                 )
             for index in range(count):
                 ops, notes = make_ops(offered[kind], kind, index, dataset.shape, table, others)
+                self.random |= any(op.p < 1 or bool(op.uniforms()) for op in ops)
                 self._views.append(self._modality.view(ops, dataset))
                 self.kinds.append(kind)
                 self.notes.extend(note for note in notes if note not in self.notes)
