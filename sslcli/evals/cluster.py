@@ -49,7 +49,8 @@ def cluster(
     baselines: Baselines = True,
 ) -> Result:
     """Returns `acc`, `nmi`, `ari` against the labels, `silhouette`, and with several seeds `stability`; the same with `raw.` and
-    `untrained.`; over seeds each with `_std`. hdbscan also has `clusters` and `noise`, the share of samples in none.
+    `untrained.`; over seeds each with `_std`. hdbscan also has `clusters` and `noise`, the share of samples in none; k=auto has
+    `clusters`, the estimated number.
 
     - acc: accuracy under the best one-to-one matching of clusters and classes
       (the Hungarian method; Yang et al., "Image clustering using local discriminant models",
@@ -80,6 +81,7 @@ def cluster(
     protocol: Record = {}
     details: Record = {}
     artefacts: dict[str, Any] = {}
+    estimated: dict[str, int] = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         (x, y), (queries, y_true) = features("train"), features(split)
         if count_rule == "classes" and not bool((y >= 0).any()):
@@ -93,6 +95,9 @@ def cluster(
             metrics |= mean_and_std(prefix + name, values)
         if result.stability is not None:
             metrics[f"{prefix}stability"] = result.stability
+        if result.curve:
+            metrics[f"{prefix}clusters"] = float(result.draws[0].clusters)
+            estimated[kind or "the backbone"] = result.draws[0].clusters
         about = {"dim": x.shape[1], "space": result.space, "clusters": [d.clusters for d in result.draws]}
         notes += [f"{kind}: {note}" if kind else note for d in result.draws for note in d.notes]
         if kind == "":
@@ -118,6 +123,11 @@ def cluster(
                 artefacts = {"terms.csv": term_table(terms, result.draws[0], y_true, data), **artefacts}
         else:
             protocol["baselines"][kind] = about
+    if len(set(estimated.values())) > 1:
+        numbers = ", ".join(f"{count} for {kind}" for kind, count in estimated.items())
+        warning = f"k=auto estimated different numbers of clusters: {numbers}; acc, nmi and ari depend on that number"
+        notes.append(warning)
+        warn(warning, f"evaluator.k={next(iter(estimated.values()))} compares at one number of clusters")
     head_output = cluster_probabilities(data, split)
     if head_output is not None:
         assigned = head_output.argmax(dim=1)

@@ -215,10 +215,24 @@ def test_cluster_metrics_and_protocol(data):
 
 def test_cluster_with_one_seed_and_auto_count(data):
     result = cluster(toys.Rows(), data, k="auto", method="spherical", baselines=False)
-    assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette"}
+    assert set(result.metrics) == {"acc", "nmi", "ari", "silhouette", "clusters"}
+    assert result.metrics["clusters"] == 3
     assert result.protocol["clusters"] == [3]
     assert result.details["k_curve"]["k"][:3] == [2, 3, 4]
     assert any("seeds=5" in note for note in result.protocol["notes"])
+
+
+def test_estimated_counts_of_baselines_are_reported(data, capsys):
+    result = cluster(toys.Rows(), data, k="auto", seeds=2, k_max=6)
+    counts = {name: result.metrics[f"{name}clusters"] for name in ("", "raw.", "untrained.")}
+    assert counts[""] == 3 == result.protocol["clusters"][0]
+    assert counts["untrained."] == result.protocol["baselines"]["untrained"]["clusters"][0] != 3
+    said = f"3 for the backbone, {counts['raw.']:.0f} for raw, {counts['untrained.']:.0f} for untrained"
+    assert any(said in note for note in result.protocol["notes"])
+    err = capsys.readouterr().err
+    assert said in err
+    assert "evaluator.k=3 compares at one number of clusters" in err
+    assert not any("clusters" in name for name in cluster(toys.Rows(), data, k=3).metrics)
 
 
 def test_hdbscan_reports_noise_and_single_draw(data):
@@ -261,7 +275,7 @@ def test_cluster_without_labels_or_test_split(tmp_path):
     rows.train.names = [f"folder/a, {i}.png" for i in range(240)]
     result = cluster(toys.Rows(), EvalData(rows), seeds=2)
     assert set(result.metrics) == {
-        f"{k}{n}" for k in ("", "raw.") for n in ("silhouette", "silhouette_std", "stability")
+        f"{k}{n}" for k in ("", "raw.") for n in ("silhouette", "silhouette_std", "stability", "clusters")
     }
     assert any("estimated" in note for note in result.protocol["notes"])
     assert any("no test split" in note for note in result.protocol["notes"])
