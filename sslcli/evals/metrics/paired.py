@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Correctness = NDArray[np.float64]
 RESAMPLES = 10_000
-LEVEL = 0.95
+LEVEL = 0.95  # of intervals
+ALPHA = 0.05  # of tests: a smaller p-value distinguishes two models
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,10 @@ class Separation:
 def separation(first: SavedResult | None, second: SavedResult | None, metric: str, seed: int = 0) -> Separation:
     """Test whether two results differ in one metric (such as `top1`).
 
-    Uses the paired test if both saved their predictions of the same test samples, else their confidence intervals. Both
-    refer to these trained models, not to training with other seeds.
+    The criterion is McNemar's exact test at the 5 % level if both saved their predictions of the same test samples, and else that
+    the difference exceeds the half width that their confidence intervals give it. The bootstrap interval of the difference is
+    reported beside the test, and decides nothing: with few discordant samples it is narrower than an exact one, so that it may
+    exclude 0 where the test does not reject. Both refer to these trained models, not to training with other seeds.
     """
     if (
         first is None
@@ -188,11 +191,13 @@ def separation(first: SavedResult | None, second: SavedResult | None, metric: st
             if a is not None and b is not None:
                 _, rights_a, rights_b = align(a, b)
                 result = compare(rights_b, rights_a, seed)  # difference: first minus second
+                clear = result.p < ALPHA
                 why = (
-                    f"{result.difference:+.3f}, 95 % {result.low:+.3f} .. {result.high:+.3f}, McNemar p {result.p:.2g}, "
+                    f"decided by McNemar p {result.p:.2g}, {'' if clear else 'not '}below {ALPHA:g}; difference "
+                    f"{result.difference:+.3f}, bootstrap 95 % interval {result.low:+.3f} .. {result.high:+.3f}, "
                     f"{result.items:,} test samples"
                 )
-                return Separation(result.p < 1 - LEVEL, why, result)
+                return Separation(clear, why, result)
         except SslError:
             pass  # fall back to the intervals
     spans = [saved.record.get("intervals", {}).get(f"{metric}_ci95", (None, None)) for saved in (first, second)]
@@ -205,4 +210,8 @@ def by_intervals(difference: float, spans: Sequence[tuple[float | None, float | 
     if len(ends) < 2:
         return Separation(None, f"no interval of {metric}")
     half = sum(((high - low) / 2) ** 2 for low, high in ends) ** 0.5
-    return Separation(abs(difference) > half, f"{difference:+.3f} ± {half:.3f} by their intervals, unpaired")
+    clear = abs(difference) > half
+    why = (
+        f"difference {difference:+.3f}, {'above' if clear else 'within'} the ± {half:.3f} by their intervals, unpaired"
+    )
+    return Separation(clear, why)

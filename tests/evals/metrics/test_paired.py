@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar
+from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar, separation
+from sslcli.runs.results import SavedResult
 
 
 def answers(both: int, only_a: int, only_b: int, none: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +45,27 @@ def test_separation_by_intervals():
     assert by_intervals(0.1, [(0.85, 0.95), (0.75, 0.85)], "x").distinguishable
     assert not by_intervals(0.05, [(0.85, 0.95), (0.8, 0.9)], "x").distinguishable
     assert by_intervals(0.05, [(0.85, 0.95), (0.8, None)], "x").distinguishable is None
+
+
+def test_mcnemar_decides_where_the_bootstrap_interval_excludes_zero(tmp_path):
+    from safetensors.numpy import save_file
+
+    labels = np.zeros(150, dtype=np.int64)
+    predicted = np.zeros((2, 1, 150), dtype=np.int64)
+    predicted[0, 0, :1], predicted[1, 0, 1:8] = 1, 1  # the first errs on 1 sample, the second on 7 others
+    found = []
+    for name, guess in zip("ab", predicted, strict=True):
+        (tmp_path / name / "eval").mkdir(parents=True)
+        arrays = {"ids": np.arange(150), "truth": labels, "predicted": guess}
+        save_file(arrays, tmp_path / name / "eval" / "probe_predictions.safetensors")
+        record = {"numbers": {"top1": float((guess == 0).mean())}, "fingerprint": "same"}
+        found.append(SavedResult("probe", tmp_path / name, "eval/probe.json", record))
+    result = separation(*found, "top1")
+    assert result.difference.p == pytest.approx(0.0703125)
+    assert result.difference.low > 0
+    assert not result.distinguishable
+    assert result.words.startswith("not distinguishable from the next (decided by McNemar p 0.07, not below 0.05; ")
+    assert "bootstrap 95 % interval +0.007" in result.words
 
 
 def test_holm_of_known_case_and_matches_statsmodels():
