@@ -11,7 +11,7 @@ from sslcli.config import Config, typecheck
 from sslcli.config.batch_size import check_batch_size
 from sslcli.config.dotted import flatten
 from sslcli.config.messages import unknown_key
-from sslcli.config.registry import GROUPS
+from sslcli.config.registry import GROUPS, SYNONYMS
 from sslcli.config.schema import SCHEMAS, Device, Train, with_defaults
 from sslcli.errors import RequestError, nearest
 
@@ -157,7 +157,8 @@ def _check_types(group: str, schema: type, values: Config) -> Config:
 def _check_allowed(key: str, value: object, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         names = [str(a).lower() for a in allowed]
-        close = nearest(str(value), names)
+        synonym = SYNONYMS.get(str(value))
+        close = synonym if synonym in names else nearest(str(value), names)
         raise RequestError(
             f"{key}: expected one of {', '.join(names)}, got '{value}'",
             f"did you mean `{key}={close}`?" if close else None,

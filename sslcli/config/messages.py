@@ -8,11 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sslcli.config.dotted import walk
-from sslcli.config.registry import GROUPS, KINDS, choices, config_dir, search_override
+from sslcli.config.registry import GROUPS, KINDS, SYNONYMS, choices, config_dir, search_override
 from sslcli.config.schema import register
 from sslcli.errors import RequestError, first_line, listing, nearest
-
-SYNONYMS = {"webdataset": "tar", "wds": "tar", "imagefolder": "image_folder", "folder": "image_folder"}
 
 
 def unknown_choice(group: str, name: str, known: Iterable[str]) -> RequestError:

@@ -36,6 +36,13 @@ KINDS = {  # argument of `sslcli list` -> config group
     "schedules": "schedule",
     "devices": "device",
 }
+SYNONYMS = {  # other names of choices
+    "webdataset": "tar",
+    "wds": "tar",
+    "imagefolder": "image_folder",
+    "folder": "image_folder",
+    "gpu": "cuda",
+}
 # Keys of a YAML file that describe its target and change nothing that it computes.
 FACT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"summary"}),

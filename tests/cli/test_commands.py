@@ -243,8 +243,13 @@ def test_eval_key_without_effect_warns(cli, finished, monkeypatch):
     assert "seeds=3 has no effect on quality" in cli("eval", "quality", "seeds=3", *small).err
     curve = cli("eval", "labels", "seeds=3", "evaluator.supervised=false", "evaluator.amounts=[5,10]")
     assert curve.code == 0, curve.err
-    assert "seeds=3 has no effect on labels" in curve.err
-    assert "evaluator.seeds=3" in curve.err
+    assert "no effect" not in curve.err
+    record = json.loads((finished / "runs" / "latest" / "eval" / "labels.json").read_text())
+    assert record["protocol"]["seeds"] == record["evaluator"]["seeds"] == 3
+    given = cli("eval", "labels", "seeds=3", "evaluator.seeds=2", "evaluator.supervised=false", "evaluator.amounts=[5]")
+    assert given.code == 0, given.err
+    record = json.loads((finished / "runs" / "latest" / "eval" / "labels.json").read_text())
+    assert record["protocol"]["seeds"] == 2
     assert "no effect" not in cli("eval", "knn", "seeds=2", "labels=10/class").err
 
 
