@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from sslcli.data.images.encoded import EncodedImages
 from sslcli.data.label_warnings import label_notes
 from sslcli.data.loading.bad_samples import check_limit, exceeds_limit, group_by_reason
 from sslcli.data.samples.digests import digests
-from sslcli.data.subset import unlabelled_only
+from sslcli.data.subset import Concat, Subset, unlabelled_only
 from sslcli.errors import BadSample, DataError, listing
 from sslcli.runs import Record
 
@@ -73,9 +74,20 @@ def _split(source: Source, dataset: Dataset) -> Record:
         "labelled": 0 if source.labels is None else int((source.labels >= 0).sum()),
         "targets": {name: int((~target.isnan()).sum()) for name, target in source.targets.items()},
         "resident": x is not None,
-        "bytes": sum(getattr(source, "sizes", ())) if x is None else x.nbytes,
+        "bytes": sum(_sizes(source)) if x is None else x.nbytes,
         "raw_shape": None if x is None else list(x.sample_shape),
     }
+
+
+def _sizes(source: Source) -> Sequence[int]:
+    """The bytes of each sample in files; nothing where they are not known."""
+    if isinstance(source, Concat):
+        return [size for part in source.parts for size in _sizes(part)]
+    if isinstance(source, Subset):
+        sizes = _sizes(source.whole)
+        return [sizes[i] for i in source.ids.tolist()] if len(sizes) else sizes
+    sizes = getattr(source, "sizes", ())
+    return sizes if len(sizes) == len(source) else ()
 
 
 def _balance(source: Source, classes: tuple[str, ...]) -> dict[str, int]:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from sslcli.data.dataset import ArraySource
+from sslcli.data.inspect import inspect
+from sslcli.data.sources.image_folder import image_folder
 from sslcli.data.subset import Concat, Subset
 
 
@@ -23,3 +27,14 @@ def test_concat_joins_targets_of_both_sources():
 
 def test_concat_drops_targets_of_one_source():
     assert Concat(make_source(1), ArraySource(torch.zeros(1, 1, 4))).targets == {}
+
+
+def test_bytes_in_files_are_those_of_the_chosen_samples(make_folder):
+    whole = image_folder(str(make_folder({"a": 8, "b": 8})), holdout=0, resident=False)
+    ids = torch.tensor([1, 3, 9])
+    part, rest = Subset(whole.train, ids), Subset(whole.train, torch.tensor([0, 2]))
+    sizes = list(whole.train.sizes)
+    found = inspect(replace(whole, train=part))["splits"]["train"]["bytes"]
+    assert found == sizes[1] + sizes[3] + sizes[9] > 0
+    both = inspect(replace(whole, train=Concat(part, rest)))["splits"]["train"]["bytes"]
+    assert both == found + sizes[0] + sizes[2]

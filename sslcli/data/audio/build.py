@@ -146,7 +146,7 @@ def build_dataset(
             bad |= {source.name_of(i): reason for i, reason in source.bad.items()}
     if bad:
         bad_samples.check_limit(bad, total, options.max_bad_fraction)
-        notes.append(bad_samples.unreadable_note(bad, None if resident else headers.sampled))
+        notes += bad_samples.unreadable_notes(bad, contents.missing, None if resident else headers.sampled)
     train = sources["train"]
     if len(train.bad) == len(train):
         raise DataError(f"no clip of {escape(contents.root)} is left to train on", bad_samples.INSPECT_HINT)

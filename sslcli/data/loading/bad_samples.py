@@ -74,7 +74,7 @@ class BadSamples:
             return
         if self.report:
             for name, reason in list(new.values())[: max(0, MAX_REPORTED - len(self.by_id))]:
-                notify.log(f"warning: {escape(name)} cannot be read ({reason}); it is replaced by another sample")
+                notify.log(f"warning: {escape(name)} cannot be read ({reason}): replaced by another sample in training")
         self.by_id |= new
         check_limit(dict(self.by_id.values()), len(self.source), self.source.max_bad_fraction)
 
@@ -107,7 +107,14 @@ def group_by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def unreadable_note(bad: Mapping[str, str], checked: int | None = None) -> str:
-    """The note about unreadable samples. `checked`: how many were opened, where that was not all."""
-    of = "" if checked is None else f" of {checked:,} checked"
-    return f"warning: {plural(len(bad), 'unreadable sample')}{of} left out: {format_examples(bad)}"
+def unreadable_notes(bad: Mapping[str, str], absent: Mapping[str, str], checked: int | None = None) -> list[str]:
+    """The notes about unreadable samples. `absent`: those of `bad` that are none of the samples, such as empty files. `checked`:
+    how many samples were opened, where that was not all."""
+    notes = []
+    if absent:
+        notes.append(f"warning: {plural(len(absent), 'unreadable sample')} left out: {format_examples(absent)}")
+    if counted := {name: reason for name, reason in bad.items() if name not in absent}:
+        of = "" if checked is None else f" of {checked:,} checked"
+        effect = "counted, replaced by another sample in training, left out of evaluations"
+        notes.append(f"warning: {plural(len(counted), 'unreadable sample')}{of}: {format_examples(counted)}; {effect}")
+    return notes

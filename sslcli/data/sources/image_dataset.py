@@ -79,7 +79,7 @@ def build_dataset(
         bad |= _decode_all(sources, headers.size, options.cache)
     if bad:
         bad_samples.check_limit(bad, total, options.max_bad_fraction)
-        notes.append(bad_samples.unreadable_note(bad, None if resident else headers.sampled))
+        notes += bad_samples.unreadable_notes(bad, contents.missing, None if resident else headers.sampled)
     train = sources["train"]
     if len(train.bad) == len(train):
         raise DataError(f"no image of {escape(contents.root)} is left to train on", bad_samples.INSPECT_HINT)
