@@ -123,6 +123,8 @@ def evaluation(e: Evaluation, budget: ClipBudget) -> Html:
     """The metrics, images and protocol of one evaluation."""
     notes = e.protocol.get("notes")
     lines = [str(n) for n in notes] if isinstance(notes, list) else []
+    if e.outdated:
+        lines.insert(0, f"measured with the weights of {e.step}; the run has other weights now")
     lead = "; ".join(part for part in (evaluator_info(e.kind).summary, label_budget(e)) if part)
     return el(
         "section",

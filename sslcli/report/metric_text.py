@@ -54,14 +54,17 @@ METRIC_NAMES = {
 
 
 def sort_evaluations(evals: list[Evaluation]) -> list[Evaluation]:
-    return sorted(evals, key=lambda e: (evaluator_info(e.kind).order, e.name))
+    """Those of the current weights first."""
+    return sorted(evals, key=lambda e: (e.outdated, evaluator_info(e.kind).order, e.name))
 
 
 def title(e: Evaluation) -> str:
-    """The title of an evaluation, with the data set and the number of labels where they are not the default."""
+    """The title of an evaluation, with the data set and the number of labels where they are not the default, and with the step
+    where the run has other weights now."""
     on = f", on {e.dataset}" if e.dataset else ""
     few = f", {format_labels(e.labels)}" if e.labels != "all" else ""
-    return evaluator_info(e.kind).title + on + few
+    earlier = f" ({e.step}, other weights)" if e.outdated else ""
+    return evaluator_info(e.kind).title + on + few + earlier
 
 
 def main_metric(e: Evaluation) -> str | None:

@@ -99,7 +99,7 @@ def unmet_needs(run: RunContents) -> set[str]:
 
 def missing_section(run: RunContents, atlas: ModelFigures | None, name: str) -> Html | None:
     """Evaluations that are not on the page, each with its command."""
-    have = {e.kind for e in run.evals}
+    have = {e.kind for e in run.evals if not e.outdated}
     rows = []
     if not run.trained:
         rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))

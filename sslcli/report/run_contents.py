@@ -12,14 +12,13 @@ from sslcli.config import Config
 from sslcli.errors import RequestError
 from sslcli.evals.metrics.interval import SUFFIX
 from sslcli.runs import Record, records, results
-from sslcli.runs.files import MAX_LINES, files_in, read_file, size_of
+from sslcli.runs.files import files_in, size_of
 from sslcli.runs.listing import run_state, training_length
-from sslcli.runs.redact import redacted, redacted_overrides
+from sslcli.runs.redact import redacted
 from sslcli.runs.run import Run
 
 BASELINES = ("given", "supervised", "scratch", "untrained", "raw")  # in the order of display
 MOST_EVENTS = 200
-MAX_HEAD = 100_000  # bytes of log.txt that are searched
 MAX_IMAGE_BYTES = 20_000_000  # bytes; a larger file is named, not embedded
 
 
@@ -49,6 +48,7 @@ class Evaluation:
     labels: str = "all"
     intervals: dict[str, dict[str, tuple[float | None, float | None]]] = field(default_factory=dict)
     tables: dict[str, Record] = field(default_factory=dict)  # by caption
+    outdated: bool = False  # measured with other weights than the run has now
 
     def interval(self, metric: str, kind: str = "") -> tuple[float | None, float | None] | None:
         return self.intervals.get(metric, {}).get(kind)
@@ -57,6 +57,12 @@ class Evaluation:
     def kind(self) -> str:
         """The evaluator, without the data set and the labels of `probe@cifar10@5-class`."""
         return self.name.partition("@")[0]
+
+    @property
+    def step(self) -> str:
+        """`step 22`, of the weights that were evaluated."""
+        step = number(self.about.get("step"))
+        return "an earlier step" if step is None else f"step {step:,.0f}"
 
     @property
     def baselines(self) -> list[str]:
@@ -137,7 +143,7 @@ def read_run(path: Path) -> RunContents:
     metrics, unreadable = records.metrics(path)
     if unreadable:
         notes.append(f"{unreadable} lines of metrics.jsonl cannot be read")
-    overrides, word = read_request(path)
+    overrides, word = records.request(path)
     return RunContents(
         path=path,
         state=run_state(path, status),
@@ -146,7 +152,7 @@ def read_run(path: Path) -> RunContents:
         encoder=records.encoder(path),
         overrides=overrides,
         word=word,
-        screen=start_screen(path),
+        screen=records.start_screen(path),
         metrics=metrics,
         events=records.events(path)[-MOST_EVENTS:],
         evals=evaluations(path, notes),
@@ -188,6 +194,7 @@ def evaluations(path: Path, notes: list[str]) -> list[Evaluation]:
                 result.labels,
                 group_intervals(mapping(record.pop("intervals", None)), kinds),
                 {str(captions.get(file, file)): table for file, table in tables.items()},
+                result.outdated,
             )
         )
     return evals
@@ -252,41 +259,6 @@ def split_name(name: str, kinds: Collection[str] = BASELINES) -> tuple[str, str]
     """("raw", "top1") for `raw.top1`; ("", name) for a metric of the run itself."""
     kind, _, metric = name.partition(".")
     return (kind, metric) if kind in kinds else ("", name)
-
-
-def read_request(path: Path) -> tuple[list[str], str]:
-    """The overrides of the run, secrets masked, and its command (pretrain or pipeline)."""
-    overrides, hydra = (_yaml(path, f".hydra/{name}.yaml") for name in ("overrides", "hydra"))
-    words = [str(o) for o in overrides] if isinstance(overrides, list) else []
-    name = mapping(mapping(mapping(hydra).get("hydra")).get("job")).get("config_name")
-    return redacted_overrides(words), "pipeline" if name == "pipeline" else "pretrain"
-
-
-def _yaml(run: Path, name: str) -> Any:
-    """The content of a YAML file, or None where it is missing (runs started from Python) or invalid."""
-    try:
-        return records.yaml_of(run, name)
-    except RequestError:
-        return None
-
-
-def start_screen(run: Path) -> dict[str, list[str]]:
-    """The rows of the start screen in log.txt: `what`, `data`, `plan`, `where`."""
-    try:
-        head = read_file(run, "log.txt", MAX_LINES)[:MAX_HEAD].decode("utf-8", "replace").split("\n")[:60]
-    except OSError:
-        return {}
-    rows: dict[str, list[str]] = {}
-    last = ""
-    for line in head:
-        key, colon, value = line.partition(" ")[2].partition(": ")
-        if not colon or key not in ("", "what", "data", "plan", "where"):
-            if rows:
-                break
-            continue
-        last = key or last
-        rows.setdefault(last, []).append(value)
-    return rows
 
 
 def mapping(value: Any) -> Record:

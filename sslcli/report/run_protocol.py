@@ -31,7 +31,7 @@ def card(run: RunContents, atlas: ModelFigures | None) -> Iterator[tuple[str, st
     draws = sorted({int(s) for e in run.evals if (s := number(e.about.get("draws"))) is not None})
     drawn = f", draws of labels from {', '.join(map(str, draws))}" if draws else ""
     yield "seeds", f"training {cfg['seed']}{drawn}" if "seed" in cfg else ""
-    yield "measured at", last_epoch(run)
+    yield "measured at", measured_at(run)
     yield "plan", "; ".join(run.screen.get("plan", [])[:3])
     yield "device", next(iter(run.screen.get("where", [])), "")
     seconds, memory = number(status.get("seconds")), number(status.get("peak_memory_mb"))
@@ -44,6 +44,16 @@ def card(run: RunContents, atlas: ModelFigures | None) -> Iterator[tuple[str, st
     yield "versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v)
     yield "git", str(status.get("git") or "")
     yield "made", str(status.get("created") or "")[:19].replace("T", " ")
+
+
+def measured_at(run: RunContents) -> str:
+    """The epoch of the evaluated weights; evaluations of other weights than the run has now are named with their step."""
+    outdated = [f"{e.name} at {e.step}" for e in run.evals if e.outdated]
+    if not outdated:
+        return last_epoch(run)
+    rest = f"; the others at {last_epoch(run)}" if len(outdated) < len(run.evals) else ""
+    now = "" if rest else f"; now the run is at {last_epoch(run)}"
+    return f"{', '.join(outdated)}, with other weights than the run has now{rest}{now}"
 
 
 def last_epoch(run: RunContents) -> str:

@@ -107,8 +107,13 @@ def table(rows: list[Row], swept: list[str], columns: list[str], main: str | Non
     head += [el("th", name, scope="col", class_="number") for name in (*lengths, "seconds")]
     body = [el("tr", *cells(r, swept, columns, lengths, out)) for r in rows]
     body_table = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
-    warning = length_warning([r.run.length for r in rows if r.run])
-    note = el("p", f"{capitalize(warning)}.", class_="lead") if warning else None
+    warnings = [length_warning([r.run.length for r in rows if r.run])]
+    if any(r.earlier for r in rows):
+        warnings.append(
+            "values with a step in brackets are of other weights than the run has now: they are not compared"
+        )
+    texts = [f"{capitalize(warning)}." for warning in warnings if warning]
+    note = el("p", " ".join(texts), class_="lead") if texts else None
     runs_section = section("runs", "All runs", note, scrolling_table(body_table, "all runs"))
     assert runs_section is not None
     return runs_section
@@ -132,11 +137,11 @@ def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out:
     row_cells.append(el("td", r.state + (f": {r.error}" if r.error else "")))
     trained = [r.run.length.get(name) if r.run else None for name in lengths]
     for value, text in [
-        *((r.numbers.get(c), r.figures.get(c)) for c in columns),
+        *((r.numbers.get(c), r.figures.get(c) or r.earlier.get(c)) for c in columns),
         *((value, None if value is None else f"{value:,.6g}") for value in trained),
         (seconds, f"{seconds:,.1f}" if seconds else None),
     ]:
-        cell_text = "" if value is None else text or format_value(value, digits=4)
+        cell_text = text or ("" if value is None else format_value(value, digits=4))
         row_cells.append(el("td", cell_text, class_="number", data_value="" if value is None else repr(float(value))))
     return row_cells
 

@@ -28,6 +28,7 @@ class Row:
     run: RunContents | None = None
     numbers: dict[str, float] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)  # the same with the digits that their intervals justify
+    earlier: dict[str, str] = field(default_factory=dict)  # metrics of other weights than the run has now, as text
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -68,9 +69,14 @@ def read_row(path: Path, words: list[str] | None) -> Row:
     )
     for e in sort_evaluations(run.evals):
         for metric, by_kind in e.numbers.items():
-            if "" in by_kind:
-                row.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
-                row.figures[f"{e.name}.{metric}"] = format_metric(e, metric, digits=4).partition(" ± ")[0]
+            if "" not in by_kind:
+                continue
+            text = format_metric(e, metric, digits=4).partition(" ± ")[0]
+            if e.outdated:  # neither ranked nor averaged
+                row.earlier[f"{e.name}.{metric}"] = f"{text} ({e.step})"
+                continue
+            row.numbers[f"{e.name}.{metric}"] = by_kind[""][0]
+            row.figures[f"{e.name}.{metric}"] = text
     online = mapping(run.status.get("online"))
     for key, name in (("knn/top1", ONLINE), ("rankme", "online RankMe")):
         if (value := number(online.get(key))) is not None:
@@ -97,7 +103,7 @@ def main_column(columns: list[str]) -> str | None:
 
 def metric_columns(rows: list[Row]) -> list[str]:
     """The metrics in the table: the main one of each evaluation, and those of training."""
-    names = list(dict.fromkeys(n for r in rows for n in r.numbers))
+    names = list(dict.fromkeys(n for r in rows for n in (*r.numbers, *r.earlier)))
     mains = {f"{e.name}.{m}" for r in rows if r.run for e in r.run.evals if (m := main_metric(e))}
     run_metrics = [n for n in names if "." not in n]
     return [n for n in names if n in mains][: MOST_COLUMNS - len(run_metrics)] + run_metrics

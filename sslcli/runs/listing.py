@@ -29,24 +29,50 @@ def summarize(path: Path) -> Record:
     run = Run(path)
     status = run.status
     results = run.results
-    numbers = {f"{name}.{k}": v for name, e in results.items() for k, v in e.record.get("numbers", {}).items()}
+    current = {name: e.record for name, e in results.items() if not e.outdated}
+    earlier = {name: e.record for name, e in results.items() if e.outdated}
     return {
         "run": str(path),
         "status": run_state(path, status),
         "step": status.get("step"),
         "created": status.get("created"),
         "seconds": status.get("seconds"),
-        "numbers": numbers,
-        "intervals": {
-            f"{name}.{k}": v for name, e in results.items() for k, v in e.record.get("intervals", {}).items()
+        "numbers": by_metric(current, "numbers"),
+        "intervals": by_metric(current, "intervals"),
+        "earlier": {  # results of other weights than the run has now
+            "numbers": by_metric(earlier, "numbers"),
+            "intervals": by_metric(earlier, "intervals"),
+            "steps": {f"{name}.{k}": e.get("step") for name, e in earlier.items() for k in e.get("numbers", {})},
         },
         "results": [
-            {"name": e.name, "evaluator": e.evaluator, "labels": e.labels, "dataset": e.dataset or None}
+            {
+                "name": e.name,
+                "evaluator": e.evaluator,
+                "labels": e.labels,
+                "dataset": e.dataset or None,
+                "step": e.step,
+                "outdated": e.outdated,
+            }
             for e in results.values()
         ],
         "online": status.get("online", {}),
         "error": status.get("error"),
     }
+
+
+def by_metric(results: Mapping[str, Record], key: str) -> Record:
+    """`probe.top1` -> its value, of the mappings `key` of several results."""
+    return {f"{name}.{k}": v for name, record in results.items() for k, v in record.get(key, {}).items()}
+
+
+def evaluate_again(summary: Record, metric: str) -> str:
+    """The command that computes a result of a summary, such as `probe@5-class`, with the current weights. `metric` may also be the
+    beginning of a metric of that result."""
+    names = (r for r in summary["results"] if metric == r["name"] or metric.startswith(f"{r['name']}."))
+    result = next(names, {"evaluator": "probe", "labels": "all", "dataset": None})
+    labels = [f"labels={result['labels']}"] if result["labels"] != "all" else []
+    data = [f"dataset={result['dataset']}"] if result["dataset"] else []
+    return command("eval", result["evaluator"], f"run={short_name(Path(summary['run']))}", *data, *labels)
 
 
 def run_state(path: Path, status: Record) -> str:

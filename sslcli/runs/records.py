@@ -11,7 +11,8 @@ from typing import Any
 from sslcli.config import Config, safe_yaml, schema, typecheck
 from sslcli.errors import RequestError, first_line
 from sslcli.runs import Record
-from sslcli.runs.files import files_in, is_bounded, make_folder, read_file, read_json, read_lines, write_json
+from sslcli.runs.files import MAX_LINES, files_in, is_bounded, make_folder, read_file, read_json, read_lines, write_json
+from sslcli.runs.redact import redacted_overrides
 
 Schema = dict[str, Any]
 
@@ -187,6 +188,43 @@ def yaml_of(folder: Path, name: str) -> Any:
     if isinstance(content, (dict, list)) and not is_bounded(content, containers=safe_yaml.MAX_YAML_NODES):
         raise RequestError(f"{path} has too many levels or nodes")
     return content
+
+
+def request(run: Path) -> tuple[list[str], str]:
+    """The overrides of a run, secrets masked, and its command (pretrain or pipeline)."""
+    overrides, hydra = (_yaml_or_none(run, f".hydra/{name}.yaml") for name in ("overrides", "hydra"))
+    words = [str(o) for o in overrides] if isinstance(overrides, list) else []
+    for key in ("hydra", "job", "config_name"):
+        hydra = hydra.get(key) if isinstance(hydra, dict) else None
+    return redacted_overrides(words), "pipeline" if hydra == "pipeline" else "pretrain"
+
+
+def _yaml_or_none(run: Path, name: str) -> Any:
+    """The content of a YAML file, or None where it is missing (runs of earlier versions) or invalid."""
+    try:
+        return yaml_of(run, name)
+    except RequestError:
+        return None
+
+
+def start_screen(run: Path) -> dict[str, list[str]]:
+    """The rows of the start screen in log.txt: `what`, `data`, `plan`, `where`; of the last, where the run was resumed."""
+    try:
+        lines = read_file(run, "log.txt", MAX_LINES).decode("utf-8", "replace").split("\n")
+    except OSError:
+        return {}
+    rows: dict[str, list[str]] = {}
+    last = ""  # the row that a line without a key continues; "" outside a start screen
+    for line in lines:
+        key, colon, value = line.partition(" ")[2].partition(": ")
+        if colon and key == "what":
+            rows = {}
+        if not colon or not (key in ("what", "data", "plan", "where") or (not key and last)):
+            last = ""
+            continue
+        last = key or last
+        rows.setdefault(last, []).append(value)
+    return rows
 
 
 def configuration(run: Path) -> Config:

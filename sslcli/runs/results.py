@@ -77,6 +77,12 @@ class SavedResult:
     run: Path
     file: str
     record: Record
+    outdated: bool = False  # measured with other weights than the run has now
+
+    @property
+    def step(self) -> int | None:
+        """The step of the weights that were evaluated; None where the record lacks it."""
+        return self.record.get("step")
 
     @property
     def evaluator(self) -> str:
@@ -94,6 +100,15 @@ class SavedResult:
     def artefact_path(self, artefact: str) -> str:
         """The file of an artefact: eval/NAME_predictions.safetensors."""
         return f"{self.file.removesuffix('.json')}_{artefact}"
+
+
+def is_outdated(record: Record, encoder: Record) -> bool:
+    """Whether a result was measured with other weights than those of encoder.json, by their SHA-256 or, where one of both lacks
+    it, by their step. False where nothing of this is known."""
+    for key in ("sha256", "step"):
+        if record.get(key) not in (None, "") and encoder.get(key) not in (None, ""):
+            return bool(record[key] != encoder[key])
+    return False
 
 
 def find_result(run: Path, metric: str) -> tuple[SavedResult | None, str]:
@@ -127,6 +142,7 @@ def saved_results(run: Path, prefix: str = "") -> dict[str, SavedResult]:
     `probe@5-class` then, so `probe` always means labels=all. `prefix`: what the names of the files begin with
     (`checkpoints/step-0000000004_`)."""
     by_name: dict[str, SavedResult] = {}
+    encoder = records.encoder(run)
     for file in files_in(run, f"eval/{prefix}*.json"):
         given = file.removeprefix("eval/").removesuffix(".json")
         record = records.result(run, given)
@@ -134,5 +150,5 @@ def saved_results(run: Path, prefix: str = "") -> dict[str, SavedResult]:
         if label_tag(labels, opened=False) and not has_labels(name, labels):
             name = f"{name}@{label_tag(labels, opened=False)}"
         if name not in by_name or given == prefix + name:
-            by_name[name] = SavedResult(name, run, file, record)
+            by_name[name] = SavedResult(name, run, file, record, not prefix and is_outdated(record, encoder))
     return dict(sorted(by_name.items()))

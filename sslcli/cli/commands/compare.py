@@ -67,9 +67,7 @@ def print_comparison(comparison: Comparison) -> None:
         console.out(f"{run['name']}  {run['short']}  {run['status']}, {length}{time}")
     if comparison.numbers:
         head = ["metrics", *names, *(["B - A"] if two else [])]
-        body = [
-            [name, *map(_number, row), *(_difference(row) if two else [])] for name, row in comparison.numbers.items()
-        ]
+        body = [_metric_cells(name, comparison, two) for name in comparison.numbers]
         _print_table(head, body, range(1, len(head)))
     if comparison.items:
         head = ["same test samples", "A", "run", "run - A", "95 % interval", "run better", "A better", "McNemar p"]
@@ -106,6 +104,17 @@ def _prediction_cells(row: Record, two: bool) -> list[str]:
         f"{row['p']:.2g}",
     ]
     return cells if two else [*cells, f"{row['p_holm']:.2g}"]
+
+
+def _metric_cells(name: str, comparison: Comparison, two: bool) -> list[str]:
+    """A value of other weights than the run has now is marked with its step, and no difference to it is printed."""
+    values, steps = comparison.numbers[name], comparison.earlier.get(name, [None] * len(comparison.runs))
+    cells = [
+        _number(value) + ("" if step is None or value is None else f" (step {step:,})")
+        for value, step in zip(values, steps, strict=True)
+    ]
+    difference = _difference(values) if all(step is None for step in steps) else [""]
+    return [name, *cells, *(difference if two else [])]
 
 
 def _difference(values: list[float | None]) -> list[str]:

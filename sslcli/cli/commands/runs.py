@@ -10,11 +10,19 @@ from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import Config
-from sslcli.errors import RequestError, command
+from sslcli.errors import RequestError, command, listing
 from sslcli.evals.metrics import interval
 from sslcli.runs import Record
 from sslcli.runs.find import find, short_name
-from sslcli.runs.listing import format_length, resumptions, summarize, summarize_all, sweep_job, training_length
+from sslcli.runs.listing import (
+    evaluate_again,
+    format_length,
+    resumptions,
+    summarize,
+    summarize_all,
+    sweep_job,
+    training_length,
+)
 from sslcli.runs.run import Run
 from sslcli.runtime import folders
 
@@ -58,7 +66,20 @@ def headline(summary: Record) -> str:
     metrics = {k: v for k, v in summary["numbers"].items() if k.count(".") == 1 and k.endswith(HEADLINES)}
     metrics = metrics or {f"online {k}": v for k, v in summary["online"].items() if k.endswith("top1")}
     shown = interval.format_metrics(metrics, summary["intervals"])
-    return "  ".join(f"{k} {v}" for k, v in shown.items()) or (summary["error"] or "")[:ERROR_WIDTH]
+    cells = [f"{k} {v}" for k, v in shown.items()]
+    cells += [text for k, text in earlier_metrics(summary).items() if k.count(".") == 1 and k.endswith(HEADLINES)]
+    return "  ".join(cells) or (summary["error"] or "")[:ERROR_WIDTH]
+
+
+def earlier_metrics(summary: Record) -> dict[str, str]:
+    """`probe.top1` -> `probe.top1 0.41 (step 22, other weights)`: metrics of other weights than the run has now."""
+    earlier = summary["earlier"]
+    shown = interval.format_metrics(earlier["numbers"], earlier["intervals"])
+    return {k: f"{k} {v} ({format_step(earlier['steps'][k])}other weights)" for k, v in shown.items()}
+
+
+def format_step(step: int | None) -> str:
+    return "" if step is None else f"step {step:,}, "
 
 
 def print_run(name: str) -> int:
@@ -74,6 +95,14 @@ def print_run(name: str) -> int:
     metrics = {**{f"online {k}": v for k, v in summary["online"].items()}, **summary["numbers"]}
     for key, value in interval.format_metrics(metrics, summary["intervals"]).items():
         console.out(f"{key} {value}")
+    outdated = earlier_metrics(summary)
+    console.out(*outdated.values())
+    if outdated:
+        names = [result["name"] for result in summary["results"] if result["outdated"]]
+        console.warn(
+            f"{listing(names)}: measured before the weights changed",
+            evaluate_again(summary, names[0]),
+        )
     for key, (low, high) in summary["intervals"].items():
         if key.count(".") == 1:  # of the run, not of its baselines
             console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.format_interval(low, high)}")
@@ -104,14 +133,18 @@ def print_best(metric: str, count: int) -> int:
     from sslcli.evals.base.run_ranking import compare_runs, rank_runs
 
     metric = metric.replace("/", ".")
-    rows = rank_runs(metric)
+    rows, earlier = rank_runs(metric)
     against = compare_runs(Path(rows[0]["run"]), Path(rows[1]["run"]), metric) if len(rows) > 1 else None
     rows = rows[:count]
     if console.flag(console.JSON):
-        console.out_json({"metric": metric, "runs": rows, "first_against_next": against and asdict(against)})
+        comparison = against and asdict(against)
+        console.out_json({"metric": metric, "runs": rows, "not_ranked": earlier, "first_against_next": comparison})
         return 0
     for row in rows:
-        console.out(f"{interval.format_metrics(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}")
+        mark = "" if row["status"] == "done" else f"  (unfinished: {row['status']})"
+        console.out(f"{interval.format_metrics(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}{mark}")
+    for row in earlier:
+        console.say(f"not ranked: {short_name(Path(row['run']))}: {earlier_metrics(row)[metric]}")
     if against is not None:
         console.say(f"the first is {against.words}")
     return 0

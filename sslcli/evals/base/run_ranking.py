@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sslcli.console import plural
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.evals.metrics.paired import Separation, separation
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.runs import Record
-from sslcli.runs.listing import summarize_all
+from sslcli.runs.listing import evaluate_again, summarize_all
 from sslcli.runs.results import find_result
 
 
-def rank_runs(metric: str) -> list[Record]:
-    """The summaries of all runs that have a metric such as `probe.top1`, best first. RequestError where no run has it."""
+def rank_runs(metric: str) -> tuple[list[Record], list[Record]]:
+    """The summaries of all runs that have a metric such as `probe.top1`, best first; and of those that are not ranked, because
+    it was measured with other weights than they have now. RequestError where no run can be ranked."""
     summaries = summarize_all()
     rows = [row for row in summaries if isinstance(row["numbers"].get(metric), (int, float))]
+    earlier = [row for row in summaries if metric in row["earlier"]["numbers"]]
+    if not rows and earlier:
+        newest = earlier[-1]
+        raise RequestError(
+            f"no run has the metric `{metric}` for its current weights; {plural(len(earlier), 'run')} had it before training "
+            "went further",
+            evaluate_again(newest, metric.rpartition(".")[0]),
+        )
     if not rows:
         known = sorted({name for row in summaries for name in row["numbers"]})
         close = nearest(metric, known)
@@ -27,7 +37,7 @@ def rank_runs(metric: str) -> list[Record]:
             else "sslcli eval probe computes it"
         )
         raise RequestError(f"no run has the metric `{metric}`", hint)
-    return sorted(rows, key=lambda row: goodness(metric, row["numbers"][metric]), reverse=True)
+    return sorted(rows, key=lambda row: goodness(metric, row["numbers"][metric]), reverse=True), earlier
 
 
 def compare_runs(first: Path, second: Path, name: str) -> Separation:

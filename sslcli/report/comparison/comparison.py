@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sslcli.config import Config
+from sslcli.errors import listing
 from sslcli.report.comparison.encoders import compare_encoders
 from sslcli.report.comparison.plot import Curves
 from sslcli.report.comparison.predictions import compare_predictions
@@ -29,6 +30,9 @@ class Comparison:
 
     runs: list[Record]
     numbers: dict[str, list[float | None]] = field(default_factory=dict)  # metric -> its value in each run
+    earlier: dict[str, list[int | None]] = field(
+        default_factory=dict
+    )  # metric -> step of a value of other weights, by run
     items: list[Record] = field(default_factory=list)  # one entry for each evaluation and run
     config: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> its value in each run
     cka: list[Record] = field(default_factory=list)
@@ -46,6 +50,10 @@ def compare(runs: list[Run], seed: int, plot: Path, device: Config | None) -> Co
     names = [chr(ord("A") + i) if i < 26 else f"R{i + 1}" for i in range(len(runs))]
     comparison = Comparison([describe_run(name, run) for name, run in zip(names, runs, strict=True)])
     comparison.numbers = collect_metrics(runs)
+    comparison.earlier = earlier_steps(runs)
+    for name, run in zip(names, runs, strict=True):
+        if outdated := [f"{e.name} (step {e.step})" for e in run.results.values() if e.outdated]:
+            comparison.notes.append(f"{listing(outdated)} of {name}: measured with other weights than {name} has now")
     comparison.config = config_differences(runs)
     if warning := length_warning([run["length"] for run in comparison.runs]):
         comparison.notes.append(warning)
@@ -76,6 +84,15 @@ def collect_metrics(runs: list[Run]) -> dict[str, list[float | None]]:
     rows = [{f"{n}.{k}": v for n, e in run.evals.items() for k, v in e.get("numbers", {}).items()} for run in runs]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [finite(row.get(name)) for row in rows] for name in names}
+
+
+def earlier_steps(runs: list[Run]) -> dict[str, list[int | None]]:
+    """The metrics that were measured with other weights than a run has now, with the step of each run for which this is so."""
+    rows = [
+        {f"{n}.{k}": e.step or 0 for n, e in run.results.items() if e.outdated for k in e.record.get("numbers", {})}
+        for run in runs
+    ]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def finite(value: object) -> float | None:

@@ -96,6 +96,7 @@ def predictions(run: RunContents, ids: Tensor) -> tuple[list[int] | None, str]:
         for result in results.saved_results(run.path).values()
         if evaluator_info(result.evaluator).ranks_runs
         and not result.dataset
+        and not result.outdated
         and not result.labels.lower().endswith(".csv")
     ]
     for result in sorted(usable, key=lambda result: evaluator_info(result.evaluator).order):
