@@ -7,10 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from sslcli.config import Config, schema, typecheck
+from sslcli.config.checks import parse_duration
+from sslcli.console import plural
 from sslcli.errors import DataError, RequestError, TrainingError, command, listing
-from sslcli.runs import checkpoint
+from sslcli.runs import Record, checkpoint
 from sslcli.runs.encoder import PREPROCESSOR
 from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact, with_absent_keys
+from sslcli.runs.listing import next_step
 from sslcli.runs.redact import HIDDEN
 from sslcli.runs.run import Run
 from sslcli.training.loop.optimizer_state import parameter_names, restore_optimizer
@@ -59,6 +62,7 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
             "the run folder differs from the checkpoint's",
             f"restore that folder; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
         )
+    check_length(setup, run, saved)
     changed_keys, moved = changed_configuration(with_absent_keys(saved["config"], setup.cfg), now["config"], run)
     checkpoint.load_strictly(setup.method, {**tensors["model"], **tensors.get("ema", {})}, "the checkpoint")
     names = parameter_names(setup.method)
@@ -69,10 +73,39 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
     exactness = "same data, different rounding" if rounding else "bit-exact"
     summary = f"not comparable: {listing(changes)}" if changes else exactness
     say(f"resuming at step {saved['step']:,} ({'; '.join((summary, *rounding.values(), *moved))})")
+    if lengths := [text for key, text in changed_keys.items() if key in LENGTH_KEYS]:
+        say(f"{listing(lengths)}: the learning rate follows the schedule of the new length from here on")
+        run.event("length changed", step=saved["step"], changes=lengths)
     # A run whose length changed follows the schedule of its new length from the first step on.
     horizon = Horizon(**saved["plan"]) if saved["plan"] and not any(k in LENGTH_KEYS for k in changed_keys) else None
     counters = {f.name: saved[f.name] for f in fields(State) if f.name != "plan" and f.name in saved}
     return State(**counters, plan=horizon)
+
+
+def check_length(setup: TrainingSetup, run: Run, saved: Record) -> None:
+    """RequestError where a new length is shorter than what the checkpoint has done, or ends there: nothing would be trained, and
+    the schedule would end before its end was reached."""
+    before, now = (cfg.get("train") or {} for cfg in (run.config, setup.cfg))
+    if all(before.get(key) == now.get(key) for key in ("epochs", "steps", "budget")):
+        return
+    done, per_epoch = saved["step"], setup.loader.steps_per_epoch
+    if now.get("budget") is not None:
+        seconds = parse_duration(now["budget"], "train.budget")
+        if seconds > saved.get("seconds", 0.0):
+            return
+        given, longer = f"train.budget={now['budget']}", f"a train.budget of more than {saved.get('seconds', 0.0):.0f}s"
+        reached = f"{saved.get('seconds', 0.0):.0f} seconds"
+    elif setup.steps is None or setup.steps > done:
+        return
+    else:
+        key = "steps" if now.get("steps") is not None else "epochs"
+        given = f"train.{key}={now[key]}" + ("" if key == "steps" else f" is {plural(setup.steps, 'step')}")
+        longer = f"train.{key}={done + 1 if key == 'steps' else done // per_epoch + 1} or more"
+        reached = plural(done, "step")
+    raise RequestError(
+        f"{given}, and {reached} of {run.path} are done",
+        f"{longer} continues it; to evaluate it as it is: {next_step(run)}",
+    )
 
 
 def use_measured_threads(setup: TrainingSetup, run: Run) -> None:

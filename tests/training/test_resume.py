@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from sslcli.runs.find import find
+from sslcli.runs.run import Run
 from tests.conftest import SMOKE, killed_when_saved
 
 RUN = [*SMOKE, "train.save_every=1", "train.eval_every=0"]
@@ -162,3 +164,34 @@ def test_masks_and_dropout_continue_bit_exactly(cli):
     assert Path(done.last) != whole
     for key, value in load_file(whole / "encoder.safetensors").items():
         assert (resumed[key] == value).all(), key
+
+
+def test_length_that_is_done_is_rejected(cli):
+    with killed_when_saved(6):
+        cli("pretrain", *RUN, "train.steps=20")
+    run = Run.open(find("latest"))
+    before = run.status, run.config, run.metrics
+    for word in ("train.steps=5", "train.steps=6"):
+        refused = cli("resume", "latest", word)
+        assert refused.code == 2, refused.err
+        assert f"{word}, and 6 steps of" in refused.err
+        assert "train.steps=7 or more continues it" in refused.err
+        assert "sslcli eval probe run=" in refused.err
+    budget = cli("resume", "latest", "train.budget=0.001s")
+    assert (budget.code, "train.budget=0.001s, and" in budget.err) == (2, True), budget.err
+    assert (run.status["status"], run.config, run.metrics) == (before[0]["status"], *before[1:])
+
+
+def test_shorter_length_follows_its_own_schedule(cli):
+    with killed_when_saved(6):
+        cli("pretrain", *RUN, "train.steps=20")
+    shorter = cli("resume", "latest", "train.steps=8")
+    assert shorter.code == 0, shorter.err
+    assert (
+        "train.steps was 20, is 8: the learning rate follows the schedule of the new length from here on" in shorter.err
+    )
+    run = Run.open(find("latest"))
+    assert run.status["step"] == 8
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    changes = [(e["step"], e["changes"]) for e in events if e["event"] == "length changed"]
+    assert changes == [(6, ["train.steps was 20, is 8"])]
