@@ -104,7 +104,7 @@ def resume(run: Run | str | Path, /, *overrides: str, **options: Any) -> Run:
 
     opened = run if isinstance(run, Run) else Run.open(find(str(run)))
     cfg, given = opened.config, dict(o.partition("=")[::2] for o in [*overrides, *to_overrides(options)])
-    extend = override_execution(cfg, given, str(opened.path))
+    extend = override_execution(cfg, given, str(opened.path), opened.path)
     data_path = str(cfg["dataset"]["path"]) if "dataset.path" in given else None
     resume(opened, cfg if given else None, extend=extend, data_path=data_path, catch_signals=False)
     return opened

@@ -21,7 +21,7 @@ from sslcli.data.dataset import ArraySource, Dataset, Preprocessor
 from sslcli.data.record import DataRecord, apply_record, path_keys, with_absolute_paths, with_recorded_paths
 from sslcli.data.samples.exclude import exclude
 from sslcli.data.subset import Subset
-from sslcli.errors import DataError, RequestError, TrainingError, command, listing, nearest
+from sslcli.errors import DataError, RequestError, TrainingError, listing, nearest
 from sslcli.formats.images import of_channels
 from sslcli.formats.initial import initial_preprocessor
 from sslcli.formats.named_encoders import captions_like, load_frozen_encoder, new_tower
@@ -30,6 +30,7 @@ from sslcli.nn.lora import add_lora, merge_lora
 from sslcli.rng import derive
 from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import build_backbone, read_info, values_of
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 from sslcli.runtime import progress
 from sslcli.views import Views
@@ -249,7 +250,7 @@ def load_method(run: Run, cfg: Config, dataset: Dataset) -> tuple[Method, Views]
     snapshot = checkpoint.load_newest(run.path / "checkpoints")
     if snapshot is None:
         raise TrainingError(
-            f"{run.path} has no checkpoint", f"{command('resume', run.path)} finishes the run and writes one"
+            f"{run.path} has no checkpoint", f"{resume_command(run.path)} finishes the run and writes one"
         )
     method = method_from_checkpoint(cfg, dataset, snapshot[0], "the checkpoint", recorded_data_info(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)

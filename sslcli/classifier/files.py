@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from sslcli.classifier.model import Classifier, Evaluator
 from sslcli.classifier.reference import Reference
 from sslcli.config import typecheck
-from sslcli.errors import RequestError, StorageError, TrainingError, command
+from sslcli.errors import RequestError, StorageError, TrainingError
 from sslcli.runs import Record, checkpoint
 from sslcli.runs.encoder import build_backbone, read_info, values_of
 from sslcli.runs.files import PHYSICAL_MEMORY, make_folder, path_of, read_file, read_json, replace_file, write_json
+from sslcli.runs.find import run_command
 from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FOLDER = "classifier"
@@ -104,7 +105,7 @@ def find_classifier(run: Path, evaluator: str = "") -> Evaluator:
             return name
     of = f" of eval {evaluator}" if evaluator else ""
     there = f"; from={next(iter(kept))} is there" if kept else ""
-    hint = f"{command('eval', evaluator or 'probe', f'run={run}')} keeps one; labels=FILE.csv gives it labels{there}"
+    hint = f"{run_command(run, 'eval', evaluator or 'probe', f'run={run}')} keeps one; labels=FILE.csv gives it labels{there}"
     raise RequestError(f"{run} has no classifier{of}", hint)
 
 
@@ -116,7 +117,7 @@ def load_classifier(run: Path, evaluator: str = "") -> Classifier:
         TrainingError: its files are damaged.
     """
     name = find_classifier(run, evaluator)
-    hint = command("eval", name, f"run={run}") + " writes it again"
+    hint = run_command(run, "eval", name, f"run={run}") + " writes it again"
     folder, encoder = run / FOLDER / name, read_info(run)
     info = _checked_info(read_json(run, f"{FOLDER}/{name}/{INFO}"), name, folder, hint)
     same = info["preprocessor"].get("sha256") == encoder.get("preprocessor", {}).get("sha256")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sslcli import console
 from sslcli.cli.command import Command, Option
+from sslcli.config.overrides import takes_path
 from sslcli.errors import RequestError, nearest
 from sslcli.runtime import folders
 
@@ -115,18 +116,15 @@ def _unknown_flag(flag: str, command: Command) -> RequestError:
 def quote_path(override: str, multirun: bool) -> str:
     """Quotes a path, or a text, that contains characters of Hydra's override grammar (commas, brackets, quotes, equal signs)."""
     key, _, value = override.partition("=")
-    is_text = key in ("text", "evaluator.text") and not value.startswith(('["', "['"))  # those begin a list of texts
-    is_file = key == "labels" and value.lower().endswith((".csv", ".tsv", ".txt"))
-    is_folder = key.startswith(("hydra.run.", "hydra.sweep."))  # of one run, or one sweep
-    is_path = is_file or is_folder or is_text or key in ("run", "init") or key.endswith(".path")
     plain = (
         all(c.isascii() and (c.isalnum() or c in "/._-~ ") for c in value)
         and value == value.strip()
         and (value[:1].isalpha() or value[:1] in "/._")  # a folder may be called 2024, or -rf
         and (value.lower() not in ("true", "false", "null", "nan", "inf") or (key != "run" and value == "null"))
     )
-    several = multirun and "," in value and not is_folder and not is_text
-    if not is_path or not value or plain or "${" in value or value[0] in "'\"" or several:
+    is_one = key.startswith(("hydra.run.", "hydra.sweep.")) or key in ("text", "evaluator.text")
+    several = multirun and "," in value and not is_one
+    if not takes_path(key, value) or not value or plain or "${" in value or value[0] in "'\"" or several:
         return override
     escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"
@@ -226,6 +224,6 @@ def unexpected_argument(argument: str, command: str) -> RequestError:
         if argument in registry.choices(group):
             return RequestError(f"'{argument}': expected key=value", f"did you mean {group}={argument}?")
     if os.path.exists(argument):
-        hint = f"dataset.path={argument}, with {messages.reader(Path(argument))}"
+        hint = f"{console.format_override('dataset.path', argument)}, with {messages.reader(Path(argument))}"
         return RequestError(f"'{argument}': expected key=value", hint)
     return RequestError(f"'{argument}': expected key=value", f"sslcli {command} --help")

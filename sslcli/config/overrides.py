@@ -11,6 +11,7 @@ from typing import Any
 from sslcli.errors import RequestError
 
 _BARE = re.compile(r"[A-Za-z_/][\w./@%+-]*", re.ASCII)  # needs no quotes, and Hydra reads it as text
+_ESCAPED = re.compile(r"\\[\\()\[\]{}:=, \t]")  # in a value without quotes
 _NOT_TEXT = {"null", "true", "false", "nan", "inf"}
 
 
@@ -50,6 +51,23 @@ def _quoted(text: str) -> str:
         return text
     escaped = re.sub(r"(\\+)(?=$|')", r"\1\1", text).replace("'", "\\'")  # Hydra reads \\ as one only before a quote
     return f"'{escaped}'"
+
+
+def takes_path(key: str, value: str) -> bool:
+    """Whether the value of a key is a path, or a text, that may be typed without the quotes of Hydra's grammar."""
+    is_text = key in ("text", "evaluator.text") and not value.startswith(('["', "['"))  # those begin a list of texts
+    is_file = key == "labels" and value.lower().endswith((".csv", ".tsv", ".txt"))
+    is_folder = key.startswith(("hydra.run.", "hydra.sweep."))  # of one run, or one sweep
+    return is_text or is_file or is_folder or key in ("run", "init") or key.endswith(".path")
+
+
+def as_typed(override: str) -> str:
+    """An override as Hydra records it, as it can be typed: the command line quotes paths itself, and would take the backslash of
+    `dataset.path=my\\ images` for a part of the name."""
+    key, _, value = override.partition("=")
+    if not takes_path(key.lstrip("+"), value) or value[:1] in ("'", '"'):
+        return override
+    return f"{key}={re.sub(_ESCAPED, lambda m: m[0][1:], value)}"
 
 
 def refuse_unused(overrides: list[str], groups: tuple[str, ...], why: str, hint: str) -> None:

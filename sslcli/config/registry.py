@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -165,3 +166,18 @@ _FACT = re.compile(r"^# (Published|Measured|Time): (.+)$")  # lines of an experi
 
 def _is_header(line: str) -> bool:
     return line.startswith("# ") and "@package" not in line
+
+
+def backbone_overrides(backbone: dict[str, Any]) -> list[str]:
+    """The overrides that select a backbone's configuration: `backbone=NAME`, and the keys that differ from that YAML."""
+    candidates: list[list[str]] = []
+    for name, path in choices("backbone").items():
+        known = describe(path, "backbone")
+        if known.get("_target_") == backbone.get("_target_"):
+            other = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
+            candidates.append([f"backbone={name}", *(f"backbone.{k}={_json_text(v)}" for k, v in other.items())])
+    return min(candidates, key=len, default=[])
+
+
+def _json_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -19,10 +19,11 @@ from sslcli.data import preprocess
 from sslcli.data.dataset import Dataset, Preprocessor
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.images.preprocessor import with_range_of_each_image
-from sslcli.errors import DataError, command
+from sslcli.errors import DataError
 from sslcli.nn.values import Values
 from sslcli.nn.values_json import values_from_json
 from sslcli.runs import Record, records
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 
 RECORD_TYPES: dict[str, Any] = {
@@ -165,7 +166,7 @@ def with_recorded_paths(node: Config, record: DataRecord) -> Config:
     if record.moved_to is None and not (os.path.exists(node["path"]) or PATTERN & set(here)):
         raise DataError(
             f"the data of {record.run} were not found at {escape(node['path'])}",
-            f"give their new location: {command('resume', record.run)} dataset.path=NEW (eval takes dataset.path=NEW, too)",
+            f"give their new location: {resume_command(Path(record.run), 'dataset.path=NEW')} (eval takes dataset.path=NEW, too)",
         )
     if record.preprocessor is not None:
         return record.preprocessor.configure(node, same_data=True)

@@ -8,13 +8,14 @@ from torch import nn
 
 from sslcli.backbones.weights import families, matching
 from sslcli.config import Config
+from sslcli.config.registry import backbone_overrides
 from sslcli.data import preprocess
 from sslcli.data.dataset import Preprocessor
 from sslcli.errors import RequestError, TrainingError
 from sslcli.formats.registry import pretrained
 from sslcli.methods.base import Method
 from sslcli.runs import Record, checkpoint
-from sslcli.runs.encoder import backbone_overrides, load_encoder, locate_encoder, read_info
+from sslcli.runs.encoder import load_encoder, locate_encoder, read_info
 
 
 def initial_preprocessor(cfg: Config) -> Preprocessor | None:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from sslcli.errors import command
 from sslcli.formats.export import ExportFormat, TrainedModel, largest_difference
-from sslcli.runs.encoder import FILES, PREPROCESSOR, backbone_overrides, load_encoder, write_encoder
+from sslcli.runs.encoder import FILES, PREPROCESSOR, load_encoder, write_encoder
+from sslcli.runs.find import restart_command
 
 
 class SslcliFolder(ExportFormat):
@@ -34,6 +34,6 @@ class SslcliFolder(ExportFormat):
     def next_steps(self, out: str, model: TrainedModel) -> list[str]:
         start = f"./{out}" if out == "null" else out  # `init=null` starts from no weights
         return [
-            command("pretrain", f"init={start}", *backbone_overrides(model.info["backbone"])),
+            restart_command(model.run.path, start),
             f"safetensors.torch.load_file({str(Path(out) / FILES[0])!r})",
         ]

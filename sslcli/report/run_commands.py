@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslcli.config import modalities, registry
+from sslcli.config.overrides import as_typed
 from sslcli.evals.base.info import evaluator_infos
 from sslcli.report.html.elements import capitalize, command_block, section
 from sslcli.report.html.markup import Html, el
 from sslcli.report.run_contents import Evaluation, RunContents, mapping
+from sslcli.runs.find import run_command
 
 if TYPE_CHECKING:
     from sslcli.report.model_figures import ModelFigures
 
 
 def commands_section(run: RunContents, name: str) -> Html | None:
-    lines = [shlex.join(["sslcli", run.word, *run.overrides])]
+    lines = [run_command(run.path, run.word, *map(as_typed, run.overrides))]
     done = stages(run) if run.word == "pipeline" else []
-    lines += [evaluation_command(e, name) for e in sort_by_time(run) if e.kind not in done or "overrides" in e.about]
+    lines += [
+        evaluation_command(e, run.path, name) for e in sort_by_time(run) if e.kind not in done or "overrides" in e.about
+    ]
     lines.append(f"sslcli runs report {shlex.quote(name)}")
     return section("commands", "Made by", command_block("\n".join(dict.fromkeys(lines))))
 
@@ -45,11 +50,11 @@ def sort_by_time(run: RunContents) -> list[Evaluation]:
     return sorted(run.evals, key=lambda e: (str(e.about.get("time", "")), e.name))
 
 
-def evaluation_command(e: Evaluation, name: str) -> str:
+def evaluation_command(e: Evaluation, run: Path, name: str) -> str:
     """The command of an evaluation; without recorded overrides, one with the settings that differ from the YAML."""
-    words = ["sslcli", "eval", e.kind, f"run={name}"]
+    words = ["eval", e.kind, f"run={name}"]
     if isinstance(given := e.about.get("overrides"), list):
-        return shlex.join([*words, *(str(o) for o in given)])
+        return run_command(run, *words, *(as_typed(str(o)) for o in given))
     for key, usual in (("labels", "all"), ("seeds", "1")):
         if e.protocol.get(key) is not None and str(e.protocol[key]) != usual:
             words.append(f"{key}={e.protocol[key]}")
@@ -58,7 +63,7 @@ def evaluation_command(e: Evaluation, name: str) -> str:
     for key, value in mapping(e.about.get("evaluator")).items():
         if key not in ("_target_", "summary", "labels", "seeds") and key in default and default[key] != value:
             words.append(f"evaluator.{key}={override_value(value)}")
-    return shlex.join([*words, f"dataset={e.dataset}"] if e.dataset else words)
+    return run_command(run, *words, *([f"dataset={e.dataset}"] if e.dataset else []))
 
 
 def override_value(value: object) -> str:
@@ -102,14 +107,14 @@ def missing_section(run: RunContents, atlas: ModelFigures | None, name: str) -> 
     have = {e.kind for e in run.evals if not e.outdated}
     rows = []
     if not run.trained:
-        rows.append(("the encoder, and with it the map and all evaluations", f"sslcli resume {shlex.quote(name)}"))
+        rows.append(("the encoder, and with it the map and all evaluations", run_command(run.path, "resume", name)))
     else:
         unmet = unmet_needs(run)
         for info in evaluator_infos().values():
             if info.name not in have and not info.needs & unmet:
                 more = ["dataset=NAME"] if "dataset" in info.needs else []
-                words = ["sslcli", "eval", info.name, f"run={name}", *more]
-                rows.append((info.summary or info.name, shlex.join(words)))
+                words = ["eval", info.name, f"run={name}", *more]
+                rows.append((info.summary or info.name, run_command(run.path, *words)))
     notes = run.notes + (atlas.notes if atlas else [])
     if not rows and not notes:
         return None

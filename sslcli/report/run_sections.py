@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from sslcli import console
@@ -16,6 +15,7 @@ from sslcli.report.html.markup import Html, el
 from sslcli.report.metric_text import sort_evaluations
 from sslcli.report.run_contents import RunContents, number
 from sslcli.runs import Record
+from sslcli.runs.find import run_command
 from sslcli.runs.listing import format_length
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def header(run: RunContents, name: str) -> Html:
     title, under = heading(run)
     warning = STATES.get(run.state, f"The status of this run is {run.state}.")
     error = run.status.get("error")
-    resume = f"sslcli resume {shlex.quote(name)}" if run.state in ("interrupted", "failed", "lost") else None
+    resume = run_command(run.path, "resume", name) if run.state in ("interrupted", "failed", "lost") else None
     return el(
         "div",
         el(

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from sslcli.config import Config, instantiate, registry
-from sslcli.errors import RequestError, StorageError, TrainingError, command
+from sslcli.config import Config, instantiate
+from sslcli.errors import RequestError, StorageError, TrainingError
 from sslcli.nn.values import Values
 from sslcli.nn.values_json import values_from_json
 from sslcli.runs import Record, checkpoint, records
@@ -33,7 +31,7 @@ from sslcli.runs.files import (
     sync_folder,
     write_json,
 )
-from sslcli.runs.find import find
+from sslcli.runs.find import find, resume_command
 from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 
 FILES = ("encoder.safetensors", "encoder.json")
@@ -127,7 +125,7 @@ def _describes_encoder(info: Record) -> bool:
 
 def _rewrite_hint(path: Path) -> str:
     """The command that writes the encoder of a folder again."""
-    return f"{command('resume', path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
+    return f"{resume_command(path) if (path / 'status.json').is_file() else 'sslcli export'} writes it again"
 
 
 def encoder_bytes(path: Path, info: Record) -> bytes:
@@ -183,18 +181,3 @@ def build_backbone(node: Config, shape: tuple[int, ...], values: Values) -> nn.M
     else:  # no subclass of Backbone
         backbone.values = values  # type: ignore[assignment]
     return backbone
-
-
-def backbone_overrides(backbone: dict[str, Any]) -> list[str]:
-    """The overrides that select a backbone's configuration: `backbone=NAME`, and the keys that differ from that YAML."""
-    candidates: list[list[str]] = []
-    for name, path in registry.choices("backbone").items():
-        known = registry.describe(path, "backbone")
-        if known.get("_target_") == backbone.get("_target_"):
-            other = {k: v for k, v in backbone.items() if k not in ("_target_", "summary") and known.get(k) != v}
-            candidates.append([f"backbone={name}", *(f"backbone.{k}={_text(v)}" for k, v in other.items())])
-    return min(candidates, key=len, default=[])
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Run folders below the runs folder: list them, find one by its name, name one for the command line."""
+"""Run folders below the runs folder: list them, find one by its name, and the commands that continue one or start from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import shlex
 from pathlib import Path
 
-from sslcli.errors import RequestError, listing, nearest
+from sslcli.config import registry
+from sslcli.config.overrides import as_typed
+from sslcli.errors import RequestError, command, listing, nearest
 from sslcli.runs import records
 from sslcli.runtime.folders import runs_root
 
@@ -50,6 +52,49 @@ def short_name(path: Path) -> str:
         return str(full)
     other = Path(name, "status.json").is_file() and Path(name).resolve() != full
     return str(runs_root() / name) if other or name in RESERVED or name.startswith("-") else name
+
+
+def run_command(run: Path, *words: object) -> str:
+    """A command about a run, with a --config-dir for each folder that it was trained with. The folders are only printed: a run may
+    come from anyone, and code becomes importable when a user types its folder."""
+    flags = [word for folder in config_dirs(run) for word in ("--config-dir", folder)]
+    return command(*words, *flags)
+
+
+def config_dirs(run: Path) -> list[str]:
+    """The folders of --config-dir that a run was trained with, relative to the working folder where they are below it."""
+    recorded = (os.path.abspath(folder) for folder in records.status(run).get("config_dirs", []))
+    here = os.getcwd()
+    return [os.path.relpath(f, here) if f.startswith(here + os.sep) else f for f in recorded]
+
+
+def resume_command(run: Path, *words: object) -> str:
+    """`sslcli resume RUN`."""
+    return run_command(run, "resume", run, *words)
+
+
+def restart_command(run: Path, init: object, *changes: str) -> str:
+    """The command that starts a new run like this one from the weights `init`: with its overrides, except those of keys that
+    `changes` set."""
+    words, name = records.request(run)
+    keys = [change.lstrip("+").partition("=")[0] for change in changes]
+    dropped = ("resume", "init", "hydra", "hydra/", "stages", *keys)
+    kept = [
+        as_typed(word)
+        for word in words
+        if not any(_is_key_of(word.lstrip("+~").partition("=")[0], parent) for parent in dropped)
+    ]
+    chosen = any(word.startswith("backbone=") for word in (*kept, *changes))
+    if not words or (
+        not chosen and any(word.startswith("init=") for word in words)
+    ):  # which may have had its own backbone
+        backbone = records.encoder(run).get("backbone") or {}
+        kept = [word for word in kept if not word.startswith("backbone.")] + registry.backbone_overrides(backbone)
+    return run_command(run, "pretrain" if name != "pipeline" else name, f"init={init}", *kept, *changes)
+
+
+def _is_key_of(key: str, parent: str) -> bool:
+    return key == parent or key.startswith((f"{parent}.", f"{parent}/"))
 
 
 def created(path: Path) -> str:

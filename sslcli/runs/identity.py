@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sslcli.config import Config, checks, instantiate, registry
 from sslcli.config.dotted import flatten
-from sslcli.errors import RequestError, SslError, command, listing, nearest
+from sslcli.config.overrides import as_typed
+from sslcli.errors import RequestError, SslError, listing, nearest
+from sslcli.runs.find import restart_command
 from sslcli.runs.redact import redacted
 
 if TYPE_CHECKING:
@@ -90,8 +93,9 @@ def has_configuration(run: Run, cfg: Config) -> bool:
         return False
 
 
-def override_execution(cfg: Config, overrides: dict[str, str], run: str) -> bool:
-    """Puts `overrides` (key -> text) into the configuration of the run named `run`, which is about to be resumed.
+def override_execution(cfg: Config, overrides: dict[str, str], run: str, path: Path) -> bool:
+    """Puts `overrides` (key -> text) into the configuration of the run named `run`, in the folder `path`, which is about
+    to be resumed.
 
     Returns whether they change how long it trains: of steps, epochs and budget those not given are then removed.
 
@@ -101,7 +105,7 @@ def override_execution(cfg: Config, overrides: dict[str, str], run: str) -> bool
     import yaml
 
     for key, text in overrides.items():
-        node, leaf = _node_to_override(cfg, key, text, run)
+        node, leaf = _node_to_override(cfg, key, text, run, path)
         try:
             node[leaf] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -114,12 +118,12 @@ def override_execution(cfg: Config, overrides: dict[str, str], run: str) -> bool
     return longer
 
 
-def _node_to_override(cfg: Config, key: str, text: str, run: str) -> tuple[Config, str]:
+def _node_to_override(cfg: Config, key: str, text: str, run: str, path: Path) -> tuple[Config, str]:
     """The mapping in `cfg` that holds a dotted key, and the last part of the key. RequestError."""
     free = (*EXECUTION_KEYS, *LENGTH_KEYS, *LOCATION_KEYS)
-    *path, leaf = key.split(".")
+    *parents, leaf = key.split(".")
     node: Any = cfg
-    for part in path:
+    for part in parents:
         node = node.get(part) if isinstance(node, dict) else None
     exists = isinstance(node, dict) and leaf in node
     if not is_below(key, free):
@@ -127,9 +131,9 @@ def _node_to_override(cfg: Config, key: str, text: str, run: str) -> tuple[Confi
             raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?")
         raise RequestError(
             f"`{key}` cannot change when resuming ({listing(free, 20)} can)",
-            f"to start a new run from its weights: {command('pretrain', f'init={run}', f'{key}={text}')}",
+            f"to start a new run from its weights: {restart_command(path, run, as_typed(f'{key}={text}'))}",
         )
-    if not path or not exists:
+    if not parents or not exists:
         close = nearest(key, (f"{group}.{k}" for group in ("device", "train", "logger") for k in cfg[group]))
         raise RequestError(f"there is no key `{key}`", f"did you mean `{close}`?" if close else None)
     return node, leaf

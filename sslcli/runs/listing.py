@@ -11,10 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sslcli.errors import command
 from sslcli.runs import Record, records
 from sslcli.runs.files import open_file, read_json
-from sslcli.runs.find import all_runs, short_name
+from sslcli.runs.find import all_runs, run_command, short_name
 from sslcli.runs.run import Run
 
 STALE = 1800.0  # seconds without a heartbeat after which a run on another machine counts as lost
@@ -72,7 +71,8 @@ def evaluate_again(summary: Record, metric: str) -> str:
     result = next(names, {"evaluator": "probe", "labels": "all", "dataset": None})
     labels = [f"labels={result['labels']}"] if result["labels"] != "all" else []
     data = [f"dataset={result['dataset']}"] if result["dataset"] else []
-    return command("eval", result["evaluator"], f"run={short_name(Path(summary['run']))}", *data, *labels)
+    path = Path(summary["run"])
+    return run_command(path, "eval", result["evaluator"], f"run={short_name(path)}", *data, *labels)
 
 
 def run_state(path: Path, status: Record) -> str:
@@ -157,4 +157,4 @@ def next_step(run: Run) -> str:
     method = run.config.get("method")
     required = method.get("requires") if isinstance(method, dict) else None
     own = next((name for word, name in OWN_EVALUATORS.items() if isinstance(required, list) and word in required), None)
-    return command("eval", own or ("quality" if unlabelled else "probe"), f"run={short_name(run.path)}")
+    return run_command(run.path, "eval", own or ("quality" if unlabelled else "probe"), f"run={short_name(run.path)}")

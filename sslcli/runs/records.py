@@ -23,6 +23,7 @@ STATUS: Schema = {
     **dict.fromkeys(("seconds", "peak_memory_mb"), float),
     **dict.fromkeys(("packages", "online"), dict),
     "argv": list[str],
+    "config_dirs": list[str],
     "error": str | None,
     "git": str | None,
 }

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from sslcli import console
 from sslcli.config import Config, checks
-from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError, command
+from sslcli.errors import RequestError, RunInUseError, StorageError, TrainingError
 from sslcli.runs import Record, records
 from sslcli.runs.environment import environment
 from sslcli.runs.files import (
@@ -32,7 +32,7 @@ from sslcli.runs.files import (
     sync_folder,
     write_json,
 )
-from sslcli.runs.find import link_latest
+from sslcli.runs.find import link_latest, resume_command
 from sslcli.runs.redact import hide, redacted
 from sslcli.runs.results import SavedResult, saved_results
 from sslcli.runtime import progress
@@ -80,7 +80,7 @@ class Run:
             sync_folder(path)
             sync_folder(path.parent)
         except FileExistsError:
-            raise RequestError(f"{path} is a run already", command("resume", path)) from None
+            raise RequestError(f"{path} is a run already", resume_command(path)) from None
         except OSError as e:
             raise StorageError(
                 f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
@@ -295,5 +295,5 @@ def now() -> str:
 def require_done(run: Run) -> None:
     if size_of(run.path, "encoder.safetensors") is None:
         raise TrainingError(
-            f"{run.path} has no encoder yet (status: {run.status.get('status')})", command("resume", run.path)
+            f"{run.path} has no encoder yet (status: {run.status.get('status')})", resume_command(run.path)
         )

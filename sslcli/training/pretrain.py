@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sslcli import console
 from sslcli.builders import load_dataset
-from sslcli.config import Config
+from sslcli.config import Config, instantiate
 from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.record import DataRecord, describe_dataset, read_record
 from sslcli.runs import Record, loggers
@@ -114,11 +114,12 @@ def save_data_path(run: Run, record: DataRecord | None) -> None:
 
 
 def identity_status(setup: TrainingSetup) -> Record:
-    """What `resume=auto` and every reader of the run's data compare."""
+    """What `resume=auto` and every reader of the run's data compare, and the folders of the user's code."""
     return {
         "config_hash": setup.config_hash,
         "fingerprint": setup.dataset.fingerprint,
         "data": describe_dataset(setup.dataset),
+        **({"config_dirs": folders} if (folders := instantiate.trusted_folders()) else {}),
     }
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from sslcli.config import Config, schema, typecheck
 from sslcli.config.checks import parse_duration
 from sslcli.console import plural
-from sslcli.errors import DataError, RequestError, TrainingError, command, listing
+from sslcli.errors import DataError, RequestError, TrainingError, listing
 from sslcli.runs import Record, checkpoint
 from sslcli.runs.encoder import PREPROCESSOR
+from sslcli.runs.find import restart_command, resume_command
 from sslcli.runs.identity import LENGTH_KEYS, LOCATION_KEYS, identity_config, is_fact, with_absent_keys
 from sslcli.runs.listing import next_step
 from sslcli.runs.redact import HIDDEN
@@ -52,15 +53,15 @@ def restore(setup: TrainingSetup, run: Run, say: Callable[[str], None], allow_da
         raise DataError(
             f"the data of {setup.dataset.name} differ from those the run was trained on (fingerprint "
             f"{now['fingerprint'][:12]}, was {saved['fingerprint'][:12]})",
-            f"restore the files; or resume with the changed data: {command('resume', run.path)} allow_data_change=true; "
-            f"or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+            f"restore the files; or resume with the changed data: {resume_command(run.path, 'allow_data_change=true')}; "
+            f"or start a new run from its weights: {restart_command(run.path, run.path)}",
         )
     changed_preprocessor = saved.get("preprocessor", now["preprocessor"]) != now["preprocessor"]
     if changed_preprocessor and not allow_data_change:
         raise DataError(
             f"the samples of {setup.dataset.name} are not converted as those the run was trained on: {PREPROCESSOR}/ of "
             "the run folder differs from the checkpoint's",
-            f"restore that folder; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+            f"restore that folder; or start a new run from its weights: {restart_command(run.path, run.path)}",
         )
     check_length(setup, run, saved)
     changed_keys, moved = changed_configuration(with_absent_keys(saved["config"], setup.cfg), now["config"], run)
@@ -127,7 +128,7 @@ def changed_configuration(saved: Config, now: Config, run: Run) -> tuple[dict[st
     if refused := {k: v for k, v in changed.items() if k not in LENGTH_KEYS}:
         raise RequestError(
             f"config.yaml is not the configuration of the checkpoint: {listing(refused.values(), 6)}",
-            f"undo that in config.yaml; or start a new run from its weights: {command('pretrain', f'init={run.path}')}",
+            f"undo that in config.yaml; or start a new run from its weights: {restart_command(run.path, run.path)}",
         )
     return changed, moved
 

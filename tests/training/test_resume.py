@@ -41,8 +41,8 @@ def test_changed_precision_is_reported_on_resume(cli, interrupted_run):
 @pytest.mark.parametrize(
     ("word", "message", "hint"),
     [
-        ("optimizer.lr=1", "`optimizer.lr` cannot change when resuming", "sslcli pretrain init=latest optimizer.lr=1"),
-        ("method=byol", "`method` cannot change when resuming", "sslcli pretrain init=latest method=byol"),
+        ("optimizer.lr=1", "`optimizer.lr` cannot change when resuming", "train.eval_every=0 optimizer.lr=1"),
+        ("method=byol", "`method` cannot change when resuming", "sslcli pretrain init=latest experiment=smoke"),
         ("device.worker=0", "no key `device.worker`", "device.workers"),
         ("device.precision=fp8", "device.precision: expected one of", "bf16"),
         ("train.save_every=soon", "train.save_every", "20m"),

@@ -10,10 +10,10 @@ from sslcli import console
 from sslcli.cli.arguments import Request, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import Config
-from sslcli.errors import RequestError, command, listing
+from sslcli.errors import RequestError, listing
 from sslcli.evals.metrics import interval
 from sslcli.runs import Record
-from sslcli.runs.find import find, short_name
+from sslcli.runs.find import find, run_command, short_name
 from sslcli.runs.listing import (
     evaluate_again,
     format_length,
@@ -107,7 +107,7 @@ def print_run(name: str) -> int:
         if key.count(".") == 1:  # of the run, not of its baselines
             console.say(f"{key.removesuffix(interval.SUFFIX)} 95 % interval {interval.format_interval(low, high)}")
     if summary["status"] in ("lost", "interrupted"):
-        console.say(f"next  {command('resume', short_name(path))}")
+        console.say(f"next  {run_command(path, 'resume', short_name(path))}")
     return 0
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from sslcli import builders
 from sslcli.data.image_text.preprocessor import PairsPreprocessor
 from sslcli.data.text.preprocessor import TextPreprocessor
-from sslcli.errors import RequestError, TrainingError, command
+from sslcli.errors import RequestError, TrainingError
 from sslcli.inference.encoder import TrainedEncoder
 from sslcli.methods.base import Method
 from sslcli.runs import checkpoint
+from sslcli.runs.find import resume_command
 from sslcli.runs.safetensors_file import hash_tensors
 from sslcli.views.image_text.captions import encode_texts
 
@@ -61,7 +62,7 @@ def shared_encoder(encoder: TrainedEncoder) -> TrainedEncoder:
     if saved is None:
         raise TrainingError(
             f"{encoder.run.path} has no checkpoint of its last step",
-            f"{command('resume', encoder.run.path)} finishes the run and writes one",
+            f"{resume_command(encoder.run.path)} finishes the run and writes one",
         )
     method, _ = builders.load_checkpoint_method(encoder.run, saved)
     if not method.shares_space:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcli.console import warn
-from sslcli.errors import StorageError, TrainingError, command
+from sslcli.errors import StorageError, TrainingError
 from sslcli.nn.dist import all_gather_object, rank
 from sslcli.nn.queue import Queue
 from sslcli.runs import Record
 from sslcli.runs.files import write_json
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 from sslcli.training.setup import TrainingSetup
 from sslcli.training.state import State
@@ -47,7 +48,7 @@ def skip_step(setup: TrainingSetup, run: Run, state: State, loss: Tensor, norm: 
         raise TrainingError(
             f"the {cause} is not finite at step {state.step:,} ({state.skipped} steps skipped; lr {lr:.3g}, {precision})",
             f"likely causes: {', '.join(causes)}; {run.path}/debug has the samples and the norms of each layer; "
-            f"the last valid checkpoint is kept: `{command('resume', run.path)}` starts from it",
+            f"the last valid checkpoint is kept: `{resume_command(run.path)}` starts from it",
         )
 
 

@@ -15,10 +15,11 @@ from sslcli import builders
 from sslcli.config.checks import parse_duration
 from sslcli.console import detail, warn
 from sslcli.data.preprocess import preprocessor_of
-from sslcli.errors import StorageError, TrainingError, command
+from sslcli.errors import StorageError, TrainingError
 from sslcli.nn.dist import all_gather_object, rank
 from sslcli.runs import Record, checkpoint
 from sslcli.runs.encoder import write_encoder
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 from sslcli.training.loop.strategy import SingleProcess
 from sslcli.training.setup import TrainingSetup
@@ -64,9 +65,7 @@ class Saver:
             message = f"the weights are not finite at step {state.step:,}: no checkpoint of them"
             self.run.event("not saved", step=state.step, reason=message)
             if required:
-                raise TrainingError(
-                    message, f"`{command('resume', self.run.path)}` starts from the last valid checkpoint"
-                )
+                raise TrainingError(message, f"`{resume_command(self.run.path)}` starts from the last valid checkpoint")
             warn(message)
             return
         meters, (slots, numbers) = all_gather_object(meter), self.strategy.optimizer()
@@ -126,7 +125,7 @@ class Saver:
             self.run.event("save failed", step=step, reason=failure.message)
             if required or self.failures >= MAX_FAILURES:
                 failure.hint = (
-                    f"make room, then {command('resume', self.run.path)}"
+                    f"make room, then {resume_command(self.run.path)}"
                     if self.run.path.is_dir()
                     else "the run folder was moved or removed during training; if it was moved: sslcli resume NEW_PATH"
                 )

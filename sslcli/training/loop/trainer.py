@@ -13,8 +13,9 @@ from torch import Tensor
 from sslcli import optim
 from sslcli.config import instantiate
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.errors import Interrupted, Stopped, command
+from sslcli.errors import Interrupted, Stopped
 from sslcli.nn.dist import all_reduce_max_, rank, world_size
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 from sslcli.runtime import compilation, progress
 from sslcli.runtime.signals import StopSignal, stop_signals
@@ -231,7 +232,7 @@ class Trainer:
         name = signal.Signals(number).name
         self.run.event("signal", name=name, step=self.state.step)
         message = f"stopped by {name} at step {self.state.step:,}; saved"
-        hint = command("resume", self.run.path)
+        hint = resume_command(self.run.path)
         raise Interrupted(message, hint) if name == "SIGINT" else Stopped(message, hint)
 
 
