@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sslcli.data.folders.paths import require_folder
 from sslcli.data.inspect import format_rows, inspect, require_readable
 from sslcli.data.sources.arrays import arrays
 from sslcli.data.sources.image_folder import image_folder
@@ -353,3 +354,10 @@ def test_unreadable_files_are_reported_and_replaced(resident, tmp_path):
         assert not any("sample left out" in n for n in d.notes)
         with pytest.raises(DataError, match="1 of 21 samples cannot be read"):
             image_folder(str(root), holdout=0, max_bad_fraction=0)
+
+
+def test_hint_with_a_space_can_be_pasted(tmp_path):
+    (tmp_path / "my imgs" / "a").mkdir(parents=True)
+    with pytest.raises(RequestError) as error:
+        require_folder(str(tmp_path / "my imgz"), "a folder")
+    assert error.value.hint == f"did you mean 'dataset.path={tmp_path}/my imgs' ?"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
-from sslcli.console import escape, plural
+from sslcli.console import escape, format_override, plural
 from sslcli.data.audio.reader import ENDINGS, INSTALL, has_soundfile, is_audio_name
 from sslcli.data.files.list_file import read_list
 from sslcli.data.folders.contents import FileList, FolderContents
@@ -47,7 +47,7 @@ def read_files(
 def _read(path: str, label: str | None, splits: object, notes: list[str]) -> FolderContents:
     if not os.path.isdir(path):
         if not path.lower().endswith(LISTS):
-            hint = f"dataset.path={escape(os.path.dirname(path) or '.')}" if is_audio_name(path) else None
+            hint = format_override("dataset.path", os.path.dirname(path) or ".") if is_audio_name(path) else None
             raise RequestError(f"dataset.path={escape(path)} is a file: expected {EXPECTED}", hint)
         return read_list(require_regular(path), label, notes)
     if label is not None and label not in LABEL_RULES:

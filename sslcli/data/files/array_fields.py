@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import escape, plural
+from sslcli.console import escape, format_override, plural
 from sslcli.data.dataset import ArraySource
 from sslcli.data.files.label_text import LabelParser, class_warnings, normalize_numbers
 from sslcli.data.split import AUTO_FRACTION, NOTHING_HELD_OUT, split_hash
@@ -92,7 +92,9 @@ def assign_fields(entries: Mapping[str, np.ndarray], label: str | None, path: st
         close = nearest(str(label), entries)
         raise RequestError(
             f"dataset.label={escape(str(label))} is not an entry of {escape(path)}",
-            f"did you mean dataset.label={escape(close)} ?" if close else f"entries: {listing(map(escape, entries))}",
+            f"did you mean {format_override('dataset.label', close)} ?"
+            if close
+            else f"entries: {listing(map(escape, entries))}",
         )
     if "val" in fields.x:
         if "test" not in fields.x:

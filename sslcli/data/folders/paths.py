@@ -54,7 +54,7 @@ def _nearest_hint(text: str, key: str) -> str:
     lower = {e.lower(): e for e in entries}
     close = nearest(missing, lower)
     if close:
-        return f"did you mean {key}={escape(str(parent / lower[close]))} ?"
+        return f"did you mean {format_override(key, str(parent / lower[close]))} ?"
     holds = f"it holds {listing(map(escape, entries), 8)}" if entries else "it is empty"
     return f"the nearest folder that exists is {escape(str(parent))}; {holds}"
 
@@ -91,7 +91,7 @@ def require_folder(path: str | os.PathLike[str] | None, what: str, key: str = "d
     """As `require_path`, for a folder. Raises RequestError for a file."""
     text = require_path(path, what, key)
     if not os.path.isdir(text):
-        how = unpack_hint(text, key) or f"did you mean {key}={escape(os.path.dirname(text) or '.')} ?"
+        how = unpack_hint(text, key) or f"did you mean {format_override(key, os.path.dirname(text) or '.')} ?"
         raise RequestError(f"{key}={escape(text)} is a file: expected {what}", how)
     return text
 

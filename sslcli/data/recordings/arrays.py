@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sslcli.console import escape
+from sslcli.console import escape, format_override
 from sslcli.data.files.array_fields import PARTS, assign_fields
 from sslcli.data.files.array_file import read_entries
 from sslcli.data.recordings.recordings import Columns, Recordings
@@ -35,7 +35,9 @@ def _groups(entries: Mapping[str, np.ndarray], group: str | None, path: str) -> 
         close = nearest(str(group), entries)
         raise RequestError(
             f"dataset.group={escape(str(group))} is not an entry of {escape(path)}",
-            f"did you mean dataset.group={escape(close)} ?" if close else f"entries: {listing(map(escape, entries))}",
+            f"did you mean {format_override('dataset.group', close)} ?"
+            if close
+            else f"entries: {listing(map(escape, entries))}",
         )
     return None if key is None else [str(v) for v in np.asarray(entries[key]).reshape(-1).tolist()]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslcli.console import escape
+from sslcli.console import escape, format_override
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 LABELS = ("label", "class", "y", "target")
@@ -91,7 +91,7 @@ def find_column(
         close = nearest(wish, columns)
         raise RequestError(
             f"dataset.{key}={escape(wish)} is not a column of {what}",
-            f"did you mean dataset.{key}={escape(close)} ?"
+            f"did you mean {format_override(f'dataset.{key}', close)} ?"
             if close
             else f"columns: {listing(map(escape, columns), 8)}",
         )

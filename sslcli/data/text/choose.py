@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslcli.console import escape
+from sslcli.console import escape, format_override
 from sslcli.data.text import library, training, words
 from sslcli.data.text.library import LibraryTokenizer
 from sslcli.data.text.tokenizer import SPECIAL, BytesTokenizer, Tokenizer
@@ -79,7 +79,7 @@ def read_tokenizer(path: str, lowercase: bool | None = None) -> Tokenizer:
         close = nearest(path, CHOICES)
         raise RequestError(
             f"dataset.tokenizer: expected {', '.join(CHOICES)}, or a file tokenizer.json, got {escape(path)}",
-            f"did you mean dataset.tokenizer={close} ?" if close else None,
+            f"did you mean {format_override('dataset.tokenizer', close)} ?" if close else None,
         )
     if os.path.isdir(place):
         names = (library.FILE, f"preprocessor/{library.FILE}", f"preprocessor/{words.FILE}", VOCAB)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslcli.console import escape, plural
+from sslcli.console import escape, format_override, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
 from sslcli.data.files.file_names import normalize_path, stem
@@ -47,7 +47,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
         close = nearest(path.name, there)
         raise RequestError(
             f"labels={escape(file)}: there is no such file",
-            f"did you mean labels={escape(str(path.with_name(close)))}?" if close else HEADER,
+            f"did you mean {format_override('labels', str(path.with_name(close)))} ?" if close else HEADER,
         )
     try:
         content = path.read_bytes()
