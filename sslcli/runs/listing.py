@@ -16,6 +16,7 @@ from sslcli.runs.files import open_file, read_json
 from sslcli.runs.find import all_runs, run_command, short_name
 from sslcli.runs.run import Run
 
+UNFINISHED = ("running", "interrupted", "failed", "lost")  # states of a run
 STALE = 1800.0  # seconds without a heartbeat after which a run on another machine counts as lost
 
 

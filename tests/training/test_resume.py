@@ -195,3 +195,18 @@ def test_shorter_length_follows_its_own_schedule(cli):
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     changes = [(e["step"], e["changes"]) for e in events if e["event"] == "length changed"]
     assert changes == [(6, ["train.steps was 20, is 8"])]
+
+
+def test_unfinished_run_is_evaluated_with_a_warning(cli, interrupted_run):
+    evaluated = cli("eval", "knn", "run=latest", "device=cpu", "evaluator.baselines=false")
+    assert evaluated.code == 0, evaluated.err
+    status = json.loads((interrupted_run / "status.json").read_text())["status"]
+    assert evaluated.err.count("the run is unfinished (") == 1
+    (note,) = (n for n in Run(interrupted_run).evals["knn"]["protocol"]["notes"] if "unfinished" in n)
+    assert note.endswith("its weights are of step 2, before the end of its schedule")
+    assert "(unfinished: " in cli("runs", "best", "knn.top1").out
+    assert status != "done"
+    assert cli("resume", "latest").code == 0
+    again = cli("eval", "knn", "run=latest", "device=cpu", "evaluator.baselines=false")
+    assert "unfinished" not in again.err
+    assert "unfinished" not in cli("runs", "best", "knn.top1").out

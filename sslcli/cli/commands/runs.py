@@ -15,6 +15,7 @@ from sslcli.evals.metrics import interval
 from sslcli.runs import Record
 from sslcli.runs.find import find, run_command, short_name
 from sslcli.runs.listing import (
+    UNFINISHED,
     evaluate_again,
     format_length,
     resumptions,
@@ -141,7 +142,7 @@ def print_best(metric: str, count: int) -> int:
         console.out_json({"metric": metric, "runs": rows, "not_ranked": earlier, "first_against_next": comparison})
         return 0
     for row in rows:
-        mark = "" if row["status"] == "done" else f"  (unfinished: {row['status']})"
+        mark = f"  (unfinished: {row['status']})" if row["status"] in UNFINISHED else ""
         console.out(f"{interval.format_metrics(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}{mark}")
     for row in earlier:
         console.say(f"not ranked: {short_name(Path(row['run']))}: {earlier_metrics(row)[metric]}")

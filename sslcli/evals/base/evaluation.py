@@ -25,8 +25,9 @@ from sslcli.evals.classifier.imbalance import add_imbalance
 from sslcli.evals.inputs.label_file import FEW, measured_notes
 from sslcli.runs import Record, loggers, results
 from sslcli.runs.encoder import read_info
-from sslcli.runs.find import find
+from sslcli.runs.find import find, run_command, short_name
 from sslcli.runs.identity import config_hash
+from sslcli.runs.listing import UNFINISHED, run_state
 from sslcli.runs.redact import redacted_overrides
 from sslcli.runs.run import Run, now, require_done
 from sslcli.runtime import folders, processes, progress
@@ -56,6 +57,14 @@ def evaluate(
         instantiate.check("evaluator", node, given=["backbone", "data"])
     model = load_model(values, run_cfg, run.path if run is not None else None)
     say_held_out(model, list(evaluators.values()))
+    unfinished = unfinished_note(run, model.step) if run is not None else ""
+    if run is not None and unfinished:
+        hint = (
+            ""
+            if run_state(run.path, run.status) == "running"
+            else run_command(run.path, "resume", short_name(run.path))
+        )
+        console.warn(unfinished, hint)
     console.rows(_screen(model, evaluators, run))
     job = {
         "command": "eval",
@@ -84,6 +93,8 @@ def evaluate(
             start = time.perf_counter()
             with progress.task(name):
                 result = run_evaluator(node, model)
+            if unfinished:
+                result.protocol["notes"] = [*result.protocol.get("notes", []), unfinished]
             origin |= {"seconds": round(time.perf_counter() - start, 3)}
             if overrides is not None:
                 origin |= {"overrides": redacted_overrides(overrides)}
@@ -114,6 +125,14 @@ def open_run(values: Config) -> tuple[Run | None, Config]:
     if values.get("data_path") and "path" not in run.valid_config["dataset"]:
         raise RequestError(f"the data set of {run.path} has no path", "leave dataset.path out")
     return run, run.valid_config
+
+
+def unfinished_note(run: Run, step: int) -> str:
+    """What a result of an unfinished run must state; "" for a finished one."""
+    state = run_state(run.path, run.status)
+    if state not in UNFINISHED:
+        return ""
+    return f"the run is unfinished ({state}): its weights are of step {step:,}, before the end of its schedule"
 
 
 def say_held_out(model: EvaluatedModel, nodes: list[Config]) -> None:
