@@ -34,10 +34,11 @@ STOP_FILE = "stopping"  # in jobs/: no further job of this sweep starts
 
 
 class Outcome(NamedTuple):
-    """What a job returns: the value that a sweeper may maximize, and the path to print on stdout."""
+    """What a job returns: the value that a sweeper may maximize, the path to print on stdout, and metrics."""
 
     value: float | None
     path: Path | None = None
+    numbers: dict[str, float] | None = None  # of an evaluation, such as probe.top1, for the report of a sweep
 
 
 def hydra_task(run: Callable[[DictConfig], Outcome]) -> Callable[[DictConfig], float | None]:
@@ -81,6 +82,7 @@ def run_sweep_job(
     if not here:
         os.environ["TERM"] = "dumb"  # only one process draws a live display
     entry = {"job": number, "overrides": list(hydra.overrides.task), "pid": os.getpid(), "host": socket.gethostname()}
+    entry["command"] = str(hydra.job.config_name)
     write_record(jobs, entry, "running")
     if (jobs / STOP_FILE).exists():
         write_record(jobs, entry, "stopped")
@@ -91,7 +93,8 @@ def run_sweep_job(
     except (Exception, KeyboardInterrupt, JobExit) as e:
         error = to_ssl_error(e) or internal_error(e)
     else:
-        write_record(jobs, entry, "done", run=outcome.path and str(outcome.path), value=outcome.value)
+        found = {} if outcome.numbers is None else {"numbers": outcome.numbers}
+        write_record(jobs, entry, "done", run=outcome.path and str(outcome.path), value=outcome.value, **found)
         if here and outcome.path is not None:
             console.out(outcome.path)
         return outcome.value

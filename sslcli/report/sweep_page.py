@@ -8,7 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sslcli import console
-from sslcli.errors import SslError
+from sslcli.config.overrides import as_typed
+from sslcli.console import plural
+from sslcli.errors import SslError, command
 from sslcli.evals.base.run_ranking import compare_runs
 from sslcli.report.html.elements import capitalize, command_block, scrolling_table, section
 from sslcli.report.html.markup import Child, Html, el
@@ -17,7 +19,7 @@ from sslcli.report.metric_text import format_value
 from sslcli.report.run_contents import number
 from sslcli.report.run_page import NAME, write_run
 from sslcli.report.sweep_rows import ONLINE, Row, main_column, metric_columns, read_rows, sort_key
-from sslcli.runs.find import short_name
+from sslcli.runs.find import run_command, short_name
 from sslcli.runs.listing import length_warning
 
 
@@ -67,25 +69,64 @@ def header(folder: Path, rows: list[Row], swept: list[str], main: str | None) ->
     for r in rows:
         states[r.state] = states.get(r.state, 0) + 1
     counts = ", ".join(f"{n} {s}" for s, n in sorted(states.items()))
-    best = next((r for r in rows if main in r.numbers), None) if main else None
-    summary = (
-        f"Best by {label(main)}: {name_of(best, swept)}, {best.figures.get(main) or format_value(best.numbers[main])}."
-        if best and main
-        else ""
-    )
-    runs = [(r, r.run.path) for r in rows if main in r.numbers and r.run is not None]
-    if main and len(runs) > 1:
-        (_, first), (other, second) = runs[:2]
-        summary += f" It is {compare_runs(first, second, main).words}: {name_of(other, swept)}."
+    summary = ""
+    if main:
+        summary = best_over_seeds(rows, swept, main) or best_run(rows, swept, main)
     warn = "It was measured within the training split, while training." if main == ONLINE else ""
     return el(
         "div",
         el("p", "Sweep", class_="kicker"),
-        el("h1", f"{len(rows)} runs" + (f" over {', '.join(swept)}" if swept else "")),
+        el(
+            "h1",
+            f"{len(rows)} {'evaluations' if is_evaluation(rows) else 'runs'}"
+            + (f" over {', '.join(swept)}" if swept else ""),
+        ),
         el("p", f"{counts}; {folder.name}", class_="under"),
         el("p", f"{summary} {warn}".strip()) if summary else None,
         class_="top",
     )
+
+
+def best_run(rows: list[Row], swept: list[str], main: str) -> str:
+    """The best run, and whether it is distinguishable from the next. `rows`: best first."""
+    best = next((r for r in rows if main in r.numbers), None)
+    if best is None:
+        return ""
+    summary = (
+        f"Best by {label(main)}: {name_of(best, swept)}, {best.figures.get(main) or format_value(best.numbers[main])}."
+    )
+    runs = [(r, r.run.path) for r in rows if main in r.numbers and r.run is not None]
+    if len(runs) > 1:
+        (_, first), (other, second) = runs[:2]
+        summary += f" It is {compare_runs(first, second, main).words}: {name_of(other, swept)}."
+    return summary
+
+
+def best_over_seeds(rows: list[Row], swept: list[str], main: str) -> str:
+    """The best configuration by its mean over seeds, beside the next: the best single run is the luckiest one. "" where no
+    configuration has several seeds."""
+    means = [
+        (key, [r.numbers[main] for r in group if main in r.numbers]) for key, group in seed_groups(rows, swept).items()
+    ]
+    means = sorted(((k, v) for k, v in means if v), key=lambda pair: sort_key(statistics.fmean(pair[1]), main))
+    if not means:
+        return ""
+    others = [k for k in swept if k != "seed"]
+    texts = []
+    for key, values in means[:2]:
+        name = ", ".join(f"{k}={v}" for k, v in zip(others, key, strict=True))
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        texts.append(
+            f"{name}{', ' if name else ''}{format_value(statistics.fmean(values), spread)} ({plural(len(values), 'seed')})"
+        )
+    if not others:
+        return f"{capitalize(label(main))}, mean and standard deviation: {texts[0]}."
+    return f"Best by the mean of {label(main)} over seeds: {texts[0]}." + (f" Next: {texts[1]}." if texts[1:] else "")
+
+
+def is_evaluation(rows: list[Row]) -> bool:
+    """Whether the jobs evaluated runs instead of training them."""
+    return bool(rows) and all(r.command == "eval" for r in rows)
 
 
 def label(name: str) -> str:
@@ -149,15 +190,11 @@ def cells(r: Row, swept: list[str], columns: list[str], lengths: list[str], out:
 def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str | None) -> Html | None:
     """Mean and standard deviation (n - 1) over configurations that differ in the seed alone."""
 
-    if "seed" not in swept:
-        return None
     others = [k for k in swept if k != "seed"]
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for r in rows:
-        if r.numbers:
-            groups.setdefault(tuple(r.keys.get(k, "") for k in others), []).append(r)
-    if not any(len(g) > 1 for g in groups.values()):
+    groups = seed_groups(rows, swept)
+    if not groups:
         return None
+    fewer = False  # whether a metric was measured for some of the seeds only
     lines: list[tuple[float, Html]] = []
     for key, group in groups.items():
         row_cells = [el("td", k) for k in key] + [el("td", str(len(group)), class_="number", data_value=len(group))]
@@ -165,9 +202,11 @@ def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str 
         for c in columns:
             values = [r.numbers[c] for r in group if c in r.numbers]
             mean = statistics.fmean(values) if values else None
-            cell_text = (
-                format_value(mean, statistics.stdev(values) if len(values) > 1 else None) if mean is not None else ""
-            )
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            cell_text = "" if mean is None else format_value(mean, spread)
+            if 0 < len(values) < len(group):
+                cell_text += f" (n={len(values)})"
+                fewer = True
             row_cells.append(el("td", cell_text, class_="number", data_value="" if mean is None else repr(mean)))
             rank = sort_key(mean, c) if c == main else rank
         lines.append((rank, el("tr", *row_cells)))
@@ -175,8 +214,19 @@ def over_seeds(rows: list[Row], swept: list[str], columns: list[str], main: str 
     head += [el("th", label(c), scope="col", class_="number") for c in columns]
     body = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
     found_table = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="sortable")
-    note = el("p", "Mean and standard deviation (n - 1) over training seeds.", class_="lead")
+    text = f"Mean and standard deviation (n - 1) over {'' if is_evaluation(rows) else 'training '}seeds."
+    text += " A metric with n in brackets was measured for n of the seeds only." if fewer else ""
+    note = el("p", text, class_="lead")
     return section("seeds", "Over seeds", note, scrolling_table(found_table, "means over seeds"))
+
+
+def seed_groups(rows: list[Row], swept: list[str]) -> dict[tuple[str, ...], list[Row]]:
+    """The rows of each configuration, by its swept keys other than the seed; {} where none has several seeds."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for r in rows if "seed" in swept else ():
+        if r.numbers or r.earlier:
+            groups.setdefault(tuple(r.keys.get(k, "") for k in swept if k != "seed"), []).append(r)
+    return groups if any(len(group) > 1 for group in groups.values()) else {}
 
 
 def constant(rows: list[Row], swept: list[str]) -> Html | None:
@@ -188,8 +238,6 @@ def constant(rows: list[Row], swept: list[str]) -> Html | None:
 
 
 def sweep_command(folder: Path, rows: list[Row]) -> Html | None:
-    import shlex
-
     values: dict[str, list[str]] = {}
     for r in rows:
         for k, v in r.keys.items():
@@ -197,8 +245,9 @@ def sweep_command(folder: Path, rows: list[Row]) -> Html | None:
                 values[k].append(v)
     if not (folder / "jobs").is_dir():
         return None
-    word = next((r.run.word for r in rows if r.run), "pretrain")
-    line = shlex.join(["sslcli", word, "-m", *(f"{k}={','.join(v)}" for k, v in values.items())])
-    return section(
-        "commands", "Made by", command_block(f"{line}\nsslcli runs report {shlex.quote(short_name(folder))}")
-    )
+    word = next((r.run.word for r in rows if r.run), next((r.command for r in rows if r.command), "pretrain"))
+    first = [",".join(values.pop("evaluator"))] if word == "eval" and "evaluator" in values else []
+    overrides = [as_typed(f"{k}={v[0]}") if len(v) == 1 else f"{k}={','.join(v)}" for k, v in values.items()]
+    run = next((r.run.path for r in rows if r.run), folder)
+    line = run_command(run, word, *first, "-m", *overrides)
+    return section("commands", "Made by", command_block(f"{line}\n{command('runs', 'report', short_name(folder))}"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sslcli.evals.base.info import evaluator_infos
+from sslcli.evals.base.info import evaluator_info, evaluator_infos
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.report.metric_text import format_metric, main_metric, sort_evaluations
 from sslcli.report.run_contents import RunContents, mapping, number, read_run
-from sslcli.runs import records
+from sslcli.runs import Record, records
 from sslcli.runs.redact import redacted_overrides
 from sslcli.runtime import folders
 
@@ -19,7 +19,7 @@ MOST_COLUMNS = 10  # of metrics
 
 @dataclass
 class Row:
-    """A job: its run, or its status if it has none."""
+    """A job: its run, or its status and what it measured if it has none. `command`: pretrain, eval, ...; "" where unknown."""
 
     name: str
     keys: dict[str, str]  # of the overrides: key -> value
@@ -28,6 +28,7 @@ class Row:
     run: RunContents | None = None
     numbers: dict[str, float] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)  # the same with the digits that their intervals justify
+    command: str = ""
     earlier: dict[str, str] = field(default_factory=dict)  # metrics of other weights than the run has now, as text
 
 
@@ -39,7 +40,10 @@ def read_rows(folder: Path) -> list[Row]:
         run_folder = next(inside, None) or among_runs(job.get("run"))
         words = redacted_overrides(job["overrides"])
         if run_folder is None:
-            rows.append(Row(f"job {job['job']}", override_values(words), job["status"], job.get("error", "")))
+            row = Row(f"job {job['job']}", override_values(words), job["status"], job.get("error", ""))
+            row.command = command_of(job, row.keys)
+            row.numbers = records.numbers(job, "numbers")
+            rows.append(row)
         elif run_folder.resolve() not in seen:
             seen.add(run_folder.resolve())
             rows.append(read_row(run_folder, words))
@@ -48,6 +52,11 @@ def read_rows(folder: Path) -> list[Row]:
             seen.add(path.parent.resolve())
             rows.append(read_row(path.parent, None))
     return rows
+
+
+def command_of(job: Record, keys: dict[str, str]) -> str:
+    """The command of a job; where the record is of an earlier version, an evaluation is known by its keys."""
+    return str(job.get("command") or ("eval" if "evaluator" in keys and "run" in keys else ""))
 
 
 def among_runs(named: str | None) -> Path | None:
@@ -105,6 +114,9 @@ def metric_columns(rows: list[Row]) -> list[str]:
     """The metrics in the table: the main one of each evaluation, and those of training."""
     names = list(dict.fromkeys(n for r in rows for n in (*r.numbers, *r.earlier)))
     mains = {f"{e.name}.{m}" for r in rows if r.run for e in r.run.evals if (m := main_metric(e))}
+    kinds = {name.partition(".")[0] for r in rows if not r.run for name in r.numbers}
+    usual = {kind: [f"{kind}.{metric}" for metric in evaluator_info(kind).metrics] for kind in kinds}
+    mains |= {name for kind in kinds if (name := next((n for n in usual[kind] if n in names), ""))}
     run_metrics = [n for n in names if "." not in n]
     return [n for n in names if n in mains][: MOST_COLUMNS - len(run_metrics)] + run_metrics
 

@@ -61,8 +61,9 @@ SUMMARY: Schema = {  # summaries/COMMAND.json: what a command found in files tha
     "notes": list[str],
 }
 JOB: Schema = {  # jobs/NUMBER.json of a sweep
-    **dict.fromkeys(("status", "host", "time", "error"), str),
+    **dict.fromkeys(("status", "host", "time", "error", "command"), str),
     **dict.fromkeys(("job", "pid", "code"), int),
+    "numbers": dict,  # of an evaluation
     "overrides": list[str],
     "run": str | None,
 }

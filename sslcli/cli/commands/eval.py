@@ -59,7 +59,8 @@ def run(cfg: DictConfig) -> Outcome:
 
 def outcome(records: dict[str, Record], path: Path | None = None) -> Outcome:
     """The first `top1` of several results is what a sweeper may maximize."""
-    return Outcome(next((r["numbers"]["top1"] for r in records.values() if "top1" in r["numbers"]), None), path)
+    value = next((r["numbers"]["top1"] for r in records.values() if "top1" in r["numbers"]), None)
+    return Outcome(value, path, {f"{name}.{key}": v for name, r in records.items() for key, v in r["numbers"].items()})
 
 
 def report(name: str, record: Record, run: Run | None) -> None:
