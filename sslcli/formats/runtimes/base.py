@@ -13,23 +13,27 @@ from torch.nn import functional as F
 
 import sslcli
 from sslcli.console import human_count
+from sslcli.data.standalone.guides import PROGRAM, guide
 from sslcli.errors import TrainingError
 from sslcli.formats.export import ExportFormat, TrainedModel
 from sslcli.formats.huggingface.card import evaluation, plain, table
+from sslcli.formats.runtimes.usage import Runtime, use
+from sslcli.runs.encoder import PREPROCESSOR, write_preprocessor
 from sslcli.runs.files import replace_file
 
 METADATA = "metadata.json"
 README = "README.md"
+SHARED = (METADATA, README, PROGRAM, f"{PREPROCESSOR}/")  # of all of these formats
 MAX_LOSS = 0.05  # of top-1 of held-out samples, or of agreement without labels
 
 
 class RuntimeFormat(ExportFormat):
-    """One file that computes the features (B, dim), or the logits (B, K) of a classifier, of a batch of any size; metadata.json and
-    README.md."""
+    """One file that computes the features (B, dim), or the logits (B, K) of a classifier, of a batch of any size; metadata.json,
+    README.md, and what makes inputs of raw samples: preprocess.py and preprocessor/."""
 
     runtime: ClassVar[bool] = True
     file: ClassVar[str]
-    usage: ClassVar[str]  # code that reads the file, with {shape}
+    code: ClassVar[Runtime]  # that reads the file
 
     @abstractmethod
     def save(self, path: Path, model: TrainedModel) -> None:
@@ -45,6 +49,9 @@ class RuntimeFormat(ExportFormat):
     def write(self, folder: Path, model: TrainedModel) -> list[str]:
         self.save(folder / self.file, model)
         replace_file(folder, METADATA, [(json.dumps(metadata(model), indent=2) + "\n").encode()])
+        write_preprocessor(folder, model.preprocessor.files())
+        if (found := guide(model.preprocessor)) is not None:
+            replace_file(folder, PROGRAM, [found.code()])
         replace_file(folder, README, [self.card(model).encode()])
         return [] if model.samples is not None else ["compared on random inputs: the run's data cannot be read"]
 
@@ -105,24 +112,21 @@ class RuntimeFormat(ExportFormat):
             "",
             "## Use",
             "",
-            f"Inputs are as `{METADATA}` says.",
-            "",
-            "```python",
-            self.usage.format(shape=", ".join(map(str, about["input_shape"]))),
-            "```",
+            *use(model.preprocessor, about, inputs(model).dtype, self.code),
             "",
         ]
         return "\n".join(lines)
 
 
 def metadata(model: TrainedModel) -> dict[str, Any]:
-    """The shape and the values of an input, as in encoder.json, and how the features were made. Images are in 0..1 before they are
-    normalized by the mean and the standard deviation of each channel."""
+    """The shape and the values of an input, as in encoder.json, the content of preprocessor.json, and how the features were
+    made."""
     info = model.info
     return {
         "input_shape": list(info["input_shape"]),
         "values": info["values"],
         "modality": info["modality"],
+        "preprocessor": model.preprocessor.to_json(),
         **output(model),
         "backbone": {key: value for key, value in info["backbone"].items() if key != "summary"},
         "method": info.get("method"),

@@ -12,23 +12,24 @@ from torch import Tensor
 
 from sslcli.errors import MachineError
 from sslcli.formats.export import TrainedModel
-from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, inputs, metadata
+from sslcli.formats.runtimes.base import SHARED, RuntimeFormat, inputs, metadata
 from sslcli.formats.runtimes.torch_export import program
+from sslcli.formats.runtimes.usage import Runtime, output_name
 
 
 class Onnx(RuntimeFormat):
-    """Input `input` (B, *shape), and output `features` (B, dim), or `output` of a classifier, for batches of any size."""
+    """Input `input` (B, *shape), and output `features` (B, dim), `logits` (B, K) or `value` (B, 1), for batches of any size."""
 
     name: ClassVar[str] = "onnx"
     file: ClassVar[str] = "encoder.onnx"
-    files: ClassVar[tuple[str, ...]] = (file, METADATA, README)
+    files: ClassVar[tuple[str, ...]] = (file, *SHARED)
     # onnxruntime fuses and orders operations in its own way; float16 has 11 bits, and int8 weights have 8
     tolerance: ClassVar[Mapping[str, float]] = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.5}
-    usage: ClassVar[str] = """import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])
-(features,) = session.run(None, {{"input": np.zeros((2, {shape}), np.float32)}})"""
+    code: ClassVar[Runtime] = Runtime(
+        ("import onnxruntime",),
+        'session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])',
+        '({name},) = session.run(None, {{"input": x}})',
+    )
 
     def check(self, model: TrainedModel) -> None:
         require("onnxscript", "onnxruntime")
@@ -37,7 +38,7 @@ session = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionP
         x = inputs(model)[:3]
         names: Any = {
             "input_names": ["input"],
-            "output_names": ["features" if model.classifier is None else "output"],
+            "output_names": [output_name(metadata(model))],
             "dynamic_shapes": ({0: torch.export.Dim("batch", min=1)},),
         }
         written: Any = torch.onnx.export(program(model, self.name), (x,), dynamo=True, verbose=False, **names)

@@ -13,7 +13,8 @@ from sslcli.backbones.timm_model import TimmModel, require_timm
 from sslcli.backbones.vit import ViT
 from sslcli.errors import RequestError
 from sslcli.formats.export import TrainedModel
-from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, head
+from sslcli.formats.runtimes.base import SHARED, RuntimeFormat, head
+from sslcli.formats.runtimes.usage import Runtime
 from sslcli.runs.files import replace_file
 from sslcli.runs.safetensors_file import safetensors
 
@@ -23,12 +24,12 @@ class TimmFolder(RuntimeFormat):
 
     name: ClassVar[str] = "timm"
     file: ClassVar[str] = "model.safetensors"
-    files: ClassVar[tuple[str, ...]] = (file, "config.json", METADATA, README)
-    usage: ClassVar[str] = """import timm
-import torch
-
-encoder = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
-features = encoder(torch.zeros(2, {shape}))"""
+    files: ClassVar[tuple[str, ...]] = (file, "config.json", *SHARED)
+    code: ClassVar[Runtime] = Runtime(
+        ("import timm", "import torch"),
+        'encoder = timm.create_model("local-dir:.", pretrained=True).eval()',
+        "{name} = encoder(torch.from_numpy(x)).detach().numpy()",
+    )
 
     def check(self, model: TrainedModel) -> None:
         name, _ = architecture(model)

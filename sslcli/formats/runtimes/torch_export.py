@@ -10,17 +10,19 @@ from torch import Tensor
 
 from sslcli.errors import RequestError, first_line
 from sslcli.formats.export import TrainedModel
-from sslcli.formats.runtimes.base import METADATA, README, RuntimeFormat, inputs, network
+from sslcli.formats.runtimes.base import SHARED, RuntimeFormat, inputs, network
+from sslcli.formats.runtimes.usage import Runtime
 
 
 class TorchExport(RuntimeFormat):
     name: ClassVar[str] = "torch_export"
     file: ClassVar[str] = "encoder.pt2"
-    files: ClassVar[tuple[str, ...]] = (file, METADATA, README)
-    usage: ClassVar[str] = """import torch
-
-encoder = torch.export.load("encoder.pt2").module()
-features = encoder(torch.zeros(2, {shape}))"""
+    files: ClassVar[tuple[str, ...]] = (file, *SHARED)
+    code: ClassVar[Runtime] = Runtime(
+        ("import torch",),
+        'encoder = torch.export.load("encoder.pt2").module()',
+        "{name} = encoder(torch.from_numpy(x)).detach().numpy()",
+    )
 
     def save(self, path: Path, model: TrainedModel) -> None:
         torch.export.save(program(model, self.name), path)
