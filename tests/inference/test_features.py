@@ -109,11 +109,12 @@ def test_files_of_every_kind(tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "c.txt").write_text("a file\nof two lines\n")
     inputs = read(text, tmp_path / "a.txt", tmp_path / "b.jsonl", tmp_path / "texts")
-    names = [f"{tmp_path}/a.txt:line 1", f"{tmp_path}/a.txt:line 3", f"{tmp_path}/b.jsonl", f"{tmp_path}/texts/c.txt"]
+    names = [*(f"{tmp_path}/a.txt:line {i}" for i in (1, 2, 3)), f"{tmp_path}/b.jsonl", f"{tmp_path}/texts/c.txt"]
     assert list(inputs.ids) == names
-    assert [inputs.label(i) for i in range(4)] == [None, None, "x", None]
+    assert [inputs.label(i) for i in range(5)] == [None, None, None, "x", None]
     assert inputs.paths[1] == str(tmp_path / "a.txt")
-    x, _, _ = features(text, inputs)
+    x, ids, unreadable = features(text, inputs)
+    assert (ids.tolist(), unreadable) == ([0, 2, 3, 4], {1: "the document is empty"})
     assert torch.equal(features(text, inputs, batch_size=1)[0], x)
 
     (tmp_path / "new.csv").write_text("kind,size,count\nb,1.5,2\na,,3\n")

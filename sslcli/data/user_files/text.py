@@ -102,7 +102,7 @@ def _part(
         dataset = _with_empty(dataset, names, places)
         where = listing((f"{line:,}" for line in empty[:LISTED].tolist()), LISTED)
         more = f" and {len(empty) - LISTED:,} more" if len(empty) > LISTED else ""
-        lines = "line" if len(empty) == 1 else "lines"
+        lines = names.word if len(empty) == 1 else f"{names.word}s"
         dataset.notes.append(
             f"warning: {escape(path)}: {plural(len(empty), 'empty document')}, in {lines} {where}{more}"
         )

@@ -205,3 +205,14 @@ def test_empty_documents_of_several_files(run: Run, tmp_path: Path):
         [write(tmp_path / "a.txt", ["word1", "word2", ""]), paths[1]], sslcli.load(run).preprocessor, []
     )
     assert moved.dataset.fingerprint != found.dataset.fingerprint
+
+
+def test_empty_rows_of_parquet(run: Run, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet, table
+
+    path = str(tmp_path / "rows.parquet")
+    parquet.write_table(table({"text": ["word1", None, "", "word2"]}), path)
+    found = read_text_files([path], sslcli.load(run).preprocessor, [])
+    assert f"warning: {path}: 2 empty documents, in rows 2, 3" in found.dataset.notes
+    assert list(found.dataset.train.bad) == [1, 2]

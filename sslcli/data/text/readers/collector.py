@@ -179,6 +179,11 @@ class LineNames(Sequence[str]):
         self._firsts = [first for first, _, _ in files]
         self._files, self._lines = list(files), lines
 
+    @property
+    def word(self) -> str:
+        """What a number counts in the first file: line or row."""
+        return self._files[0][2]
+
     def with_lines(self, lines: np.ndarray) -> tuple[LineNames, np.ndarray]:
         """The names of one file with further `lines`, in the order of the file, and where (n,) those of this object are."""
         assert len(self._files) == 1
