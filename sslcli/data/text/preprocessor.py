@@ -158,11 +158,9 @@ class TextPreprocessor(Preprocessor):
         return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
 
     def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
-        """The number of windows and, of other data, the column of text, where none is given."""
+        """The number of windows and the column of text, where none is given."""
         node = {**node, "windows": self.windows} if node.get("windows", 1) is None else node
-        if same_data or self.column is None or node.get("text") != "auto":
-            return node
-        return {**node, "text": self.column}
+        return {**node, "text": self.column} if self.column is not None and node.get("text") == "auto" else node
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:
         return f"dataset.max_length={self.max_length}" if shape != self.shape else None
