@@ -58,7 +58,7 @@ def takes_path(key: str, value: str) -> bool:
     is_text = key in ("text", "evaluator.text") and not value.startswith(('["', "['"))  # those begin a list of texts
     is_file = key == "labels" and value.lower().endswith((".csv", ".tsv", ".txt"))
     is_folder = key.startswith(("hydra.run.", "hydra.sweep."))  # of one run, or one sweep
-    return is_text or is_file or is_folder or key in ("run", "init") or key.endswith(".path")
+    return is_text or is_file or is_folder or key in ("run", "init", "dataset.exclude") or key.endswith(".path")
 
 
 def as_typed(override: str) -> str:

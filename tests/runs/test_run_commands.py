@@ -20,6 +20,7 @@ import yaml
 from sslcli.cli.arguments import quote_path
 from sslcli.config import instantiate, registry
 from sslcli.config.overrides import as_typed
+from sslcli.errors import command
 from sslcli.report.write import write_report
 from sslcli.runs.find import config_dirs, find, restart_command
 from tests.conftest import SMOKE, killed_when_saved
@@ -52,6 +53,11 @@ def read_by_hydra(override: str) -> object:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(quote_path(override, multirun=False)).value()
+
+
+def test_excluded_samples_of_any_file_name():
+    *_, word = shlex.split(command("pretrain", "dataset.exclude=my audit, 1.csv"))
+    assert str(read_by_hydra(word)) == "my audit, 1.csv"
 
 
 @pytest.mark.parametrize("name", ["my imgs", "a,b", "a=b", "a(1)", "it's"])
@@ -95,11 +101,11 @@ def test_restart_after_init_names_the_backbone(tmp_path):
     )
     backbone = registry.describe(registry.choices("backbone")["convnet"], "backbone") | {"width": 8}
     (tmp_path / "encoder.json").write_text(json.dumps({"backbone": backbone}))
-    command = shlex.split(restart_command(tmp_path, "r", "method=byol"))
-    assert command[:4] == ["sslcli", "pretrain", "init=r", "backbone=convnet"]
-    assert "backbone.width=8" in command
-    assert command[-1] == "method=byol"
-    assert not {"method=simclr", "init=timm:x", "resume=auto", "backbone.width=4"} & set(command)
+    words = shlex.split(restart_command(tmp_path, "r", "method=byol"))
+    assert words[:4] == ["sslcli", "pretrain", "init=r", "backbone=convnet"]
+    assert "backbone.width=8" in words
+    assert words[-1] == "method=byol"
+    assert not {"method=simclr", "init=timm:x", "resume=auto", "backbone.width=4"} & set(words)
 
 
 def test_export_names_method_data_and_backbone(cli):
