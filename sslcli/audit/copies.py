@@ -36,15 +36,29 @@ def near_copies(pool: Pool, rule: NearCopies, ids: Tensor, descriptors: Tensor, 
     pairs = candidate_pairs(rule, descriptors)
     if not len(pairs):
         return []
-    similarity = []
+    similarity, certain = [], []
     for part in track(pairs.split(PAIRS), "comparing pairs", len(pairs), size=len):
         needed, place = ids[part].unique(return_inverse=True)
         x = views(needed)
         similarity.append(rule.similarity(x[place[:, 0]], x[place[:, 1]]).cpu())
+        alike = similarity[-1] >= rule.threshold
+        if bool(alike.any()):
+            certain.append(rule.confirmed(x[place[alike, 0]], x[place[alike, 1]]).cpu())
     scores = torch.cat(similarity)
     same = scores >= rule.threshold
     found = {tuple(pair): score for pair, score in zip(ids[pairs[same]].tolist(), scores[same].tolist(), strict=True)}
-    return [f for group in connected(list(found)) for f in _findings(pool, group, "near_copy", found, rule.by_chance)]
+    confirmed = [pair for pair, sure in zip(found, torch.cat(certain).tolist() if found else (), strict=True) if sure]
+    sure = _of_groups(pool, confirmed, found, None)
+    gone = {f.sample for f in sure}
+    others = [pair for pair in found if pair not in set(confirmed) and not gone & set(pair)]
+    return [*sure, *_of_groups(pool, others, found, rule.doubt)]
+
+
+def _of_groups(
+    pool: Pool, pairs: list[tuple[int, int]], found: dict[tuple[int, int], float], doubt: str | None
+) -> list[Finding]:
+    scores = {pair: found[pair] for pair in pairs}
+    return [f for group in connected(pairs) for f in _findings(pool, group, "near_copy", scores, doubt)]
 
 
 def candidate_pairs(rule: NearCopies, descriptors: Tensor) -> Tensor:
@@ -72,10 +86,11 @@ def connected(pairs: list[tuple[int, int]]) -> list[list[int]]:
 
 
 def _findings(
-    pool: Pool, group: list[int], issue: str, scores: dict[tuple[int, int], float], by_chance: bool = False
+    pool: Pool, group: list[int], issue: str, scores: dict[tuple[int, int], float], doubt: str | None = None
 ) -> list[Finding]:
     """A finding for each sample of a group of copies but the one to keep: the first test sample, else the first. `scores`: of the
-    pairs that were compared; without them, all are equal."""
+    pairs that were compared; without them, all are equal. `doubt`: why they are only to be looked at; None where they may be left
+    out."""
     test = pool.is_test
     kept = min(group, key=lambda i: (not test[i], i))
     found = []
@@ -88,9 +103,9 @@ def _findings(
         partner = max(known, key=lambda other: (across and bool(test[other]), known[other], -other))
         labels = [pool.label(sample), pool.label(partner)]
         differ = all(labels) and labels[0] != labels[1]
-        suggestion = (
-            f"{CHECK}; the labels differ: {labels[0]}, {labels[1]}" if differ else CHECK if by_chance else EXCLUDE
-        )
+        suggestion = EXCLUDE if doubt is None else f"{CHECK}; {doubt}" if doubt else CHECK
+        if differ:
+            suggestion = f"{CHECK}; the labels differ: {labels[0]}, {labels[1]}"
         name = f"{issue}_across_splits" if across else issue
         found.append(Finding(sample, name, known[partner], suggestion, partner))
     return found

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +22,7 @@ class NearCopies(ABC):
     by_chance: ClassVar[bool] = (
         False  # whether different samples may be as similar, such as rows of few distinct values
     )
+    doubt: ClassVar[str] = ""  # why a pair that is not confirmed is to be looked at, in words
 
     @abstractmethod
     def describe(self, x: Tensor) -> Tensor:
@@ -34,6 +36,10 @@ class NearCopies(ABC):
     @abstractmethod
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """The similarity (m,) of m pairs of samples (m, *shape): 1 for equal ones, about 0 for unrelated ones."""
+
+    def confirmed(self, a: Tensor, b: Tensor) -> Tensor:
+        """(m,) bool: of m pairs that are similar enough, whether one of the two may be left out; the others are to be looked at."""
+        return torch.full((len(a),), not self.by_chance, device=a.device)
 
 
 def unit(x: Tensor) -> Tensor:

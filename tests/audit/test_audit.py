@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
+from sslcli.audit.copies import near_copies
+from sslcli.audit.pool import pool_of
 from sslcli.builders import load_dataset
 from sslcli.config import compose
+from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.training.configuration import resolve
+from sslcli.views.copies import NearCopies
 from tests.conftest import SMOKE, Result
 
 SIDE, COUNT = 72, 20
@@ -238,3 +242,58 @@ def test_audit_finds_the_data_of_a_run_elsewhere(
     moved = cli("data", "audit", run, f"dataset.path={folder}", "out=b.csv", "device=cpu")
     assert moved.code == 0, moved.err
     assert Path("audit.csv").read_text() == Path("b.csv").read_text()
+
+
+def shape(kind: str, figure: tuple[int, ...], ground: tuple[int, ...], seed: int, shift: int = 0) -> Image.Image:
+    """A shape in one color on another, with noise: its edges are all of its details."""
+    image = Image.new("RGB", (SIDE, SIDE), ground)
+    draw = ImageDraw.Draw(image)
+    box = (20 + shift, 20, 50 + shift, 50)
+    draw.ellipse(box, fill=figure) if kind == "circle" else draw.rectangle(box, fill=figure)
+    noise = np.random.default_rng(seed).normal(0, 6, (SIDE, SIDE, 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def test_shapes_of_other_colors_are_not_excluded(cli: Callable[..., Result], tmp_path: Path) -> None:
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    shape("square", (60, 90, 220), (10, 10, 10), 0).save(folder / "a.png")
+    shape("square", (190, 200, 240), (60, 20, 20), 1, shift=1).save(folder / "b.png")
+    shape("circle", (220, 60, 60), (20, 20, 60), 2).save(folder / "c.png")
+    shape("circle", (220, 60, 60), (20, 20, 60), 2).save(folder / "c.jpg", quality=60)
+    darker = shape("circle", (220, 60, 60), (20, 20, 60), 2).point(lambda value: int(value * 0.7))
+    darker.save(folder / "d.png")
+    for i in range(10):
+        photo(i).save(folder / f"photo{i}.png")
+    words = ["dataset=image_folder", f"dataset.path={folder}", "dataset.image_size=64", "dataset.holdout=0"]
+    done = cli("data", "audit", *words, "out=shapes.csv")
+    assert done.code == 0, done.err
+    with open("shapes.csv", encoding="utf-8") as file:
+        near = found(list(csv.DictReader(file)), "near_copy")
+    assert near.pop("b.png") == ("a.png", "check; the colors differ")
+    assert {name: suggestion for name, (_, suggestion) in near.items()} == {"c.png": "exclude", "d.png": "exclude"}
+
+
+def test_one_of_each_confirmed_pair_is_kept() -> None:
+    """0 and 1 are similar, 1 and 2 are confirmed copies: only one of these is left out."""
+
+    class Rule(NearCopies):
+        candidate, threshold, note, doubt = 0.5, 0.5, "", "the colors differ"
+
+        def describe(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a * b).sum(dim=1)
+
+        def confirmed(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a * b).sum(dim=1) > 0.95
+
+    angles = torch.tensor([0.0, 0.7, 0.75])
+    x = torch.stack([angles.cos(), angles.sin()], dim=1)
+    pool = pool_of(Dataset("toy", "table", (2,), ArraySource(x), None))
+    result = near_copies(pool, Rule(), torch.arange(3), x, lambda ids: x[ids])
+    assert {f.sample: (f.partner, f.suggestion) for f in result} == {
+        2: (1, "exclude"),
+        1: (0, "check; the colors differ"),
+    }
