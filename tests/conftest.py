@@ -75,6 +75,16 @@ def nothing_outside(empty_folder: Path) -> Iterator[None]:
     assert not leaks, f"written outside the test's temporary folder: {leaks}"
 
 
+@pytest.fixture(autouse=True)
+def no_trusted_folders() -> Iterator[None]:
+    """Folders of --config-dir in one test are not those of the next, whose runs would record them."""
+    from sslcli.config import instantiate
+
+    before = list(instantiate._folders)
+    yield
+    instantiate._folders[:] = before
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_flush() -> Iterator[None]:
     """Nothing waits for the disk: only a power failure shows whether bytes were flushed."""

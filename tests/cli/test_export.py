@@ -142,7 +142,7 @@ def test_pretrain_init_backbone_mismatch_hint(cli, run):
     assert refused.code == 2
     assert "does not fit" in refused.err
     typed = shlex.split(next_command)[1:]
-    assert "its backbone is backbone=convnet backbone.width=8" in refused.err
+    assert "hint: add backbone=convnet backbone.width=8" in refused.err
     assert {"init=encoder", "method=dino", "backbone.width=8"} <= set(typed)
     assert cli("pretrain", *words, *typed).code == 0
 

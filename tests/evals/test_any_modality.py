@@ -59,7 +59,7 @@ class Reverse(Method):
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         (x,) = batch.views
-        return Reconstruction(x, x.flip(1), None)
+        return Reconstruction(x, x.flip(1), values=self.backbone.values)
 
 
 def check_drawing(artefact, path) -> None:

@@ -113,8 +113,9 @@ def _metric_cells(name: str, comparison: Comparison, two: bool) -> list[str]:
         _number(value) + ("" if step is None or value is None else f" (step {step:,})")
         for value, step in zip(values, steps, strict=True)
     ]
-    difference = _difference(values) if all(step is None for step in steps) else [""]
-    return [name, *cells, *(difference if two else [])]
+    if not two:
+        return [name, *cells]
+    return [name, *cells, *(_difference(values) if steps == [None, None] else [""])]
 
 
 def _difference(values: list[float | None]) -> list[str]:
