@@ -26,8 +26,9 @@ def add_imbalance(result: Result, classes: tuple[str, ...]) -> str:
     right = (predictions.predicted == y).double()  # (draws, n)
     recalls = torch.stack([right[:, y == c].mean(dim=1) for c in present.tolist()])
     result.metrics |= mean_and_std("balanced_top1", recalls.mean(dim=0).tolist()) | {"majority.top1": share}
-    if result.metrics["top1"] > share:
-        return ""
     largest = int(present[counts.argmax()])
     name = escape(classes[largest]) if largest < len(classes) else str(largest)
+    result.protocol.setdefault("baselines", {})["majority"] = {"note": f"always predicts {name}"}
+    if result.metrics["top1"] > share:
+        return ""
     return f"accuracy {result.metrics['top1']:.3f} is no better than always predicting {name}, which is right for {share:.3f}"

@@ -22,6 +22,7 @@ def classified(y, *draws) -> Result:
 def test_balanced_accuracy_is_the_mean_recall():
     result = classified([0] * 8 + [1] * 2, [0] * 8 + [1, 0], [0] * 6 + [1] * 4)
     assert add_imbalance(result, ("stay", "leave")) == ""
+    assert result.protocol["baselines"] == {"majority": {"note": "always predicts stay"}}
     assert result.metrics == {
         "top1": pytest.approx(0.85),
         "balanced_top1": pytest.approx((0.75 + 0.875) / 2),
