@@ -241,9 +241,9 @@ def test_few_texts_in_a_column_of_numbers_are_reported(read):
         f"warning: {N - 2} of {N} values of x are numbers, others are text: 'forty' in line 9,"
     )
     assert "'dataset.missing=[forty,\"not known\"]'" in warnings[0]
-    mended = read(rows, holdout=0, missing=["forty", "not known"])
-    assert types(mended)["x"] == "number"
-    assert not [note for note in mended.notes if "are numbers, others" in note]
+    numbers = read(rows, holdout=0, missing=["forty", "not known"])
+    assert types(numbers)["x"] == "number"
+    assert not [note for note in numbers.notes if "are numbers, others" in note]
 
 
 @pytest.mark.parametrize(
