@@ -62,10 +62,12 @@ def run_command(run: Path, *words: object) -> str:
 
 
 def config_dirs(run: Path) -> list[str]:
-    """The folders of --config-dir that a run was trained with, relative to the working folder where they are below it."""
-    recorded = (os.path.abspath(folder) for folder in records.status(run).get("config_dirs", []))
-    here = os.getcwd()
-    return [os.path.relpath(f, here) if f.startswith(here + os.sep) else f for f in recorded]
+    """The folders of --config-dir that a run was trained with, relative to the working folder where they are below it. Those
+    in the run folder are left out: their code comes from whoever the run comes from."""
+    recorded = [os.path.abspath(folder) for folder in records.status(run).get("config_dirs", [])]
+    here, inside = os.getcwd(), os.path.realpath(run) + os.sep
+    outside = [f for f in recorded if not (os.path.realpath(f) + os.sep).startswith(inside)]
+    return [os.path.relpath(f, here) if f.startswith(here + os.sep) else f for f in outside]
 
 
 def resume_command(run: Path, *words: object) -> str:

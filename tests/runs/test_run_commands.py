@@ -153,3 +153,15 @@ def test_commands_name_the_config_dir(cli, folder, monkeypatch):
     again = hint_of(refused.err, "resume")
     assert again == ["resume", "latest", *given]
     assert cli(*again).code == 0
+
+
+def test_no_command_names_a_folder_of_code_in_the_run_itself(tmp_path, monkeypatch):
+    """It would be executed when the command is pasted, and a run may come from anyone."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "given"
+    (run / "code").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(run / "code")
+    (tmp_path / "mine").mkdir()
+    recorded = [run / "code", run, tmp_path / "link", tmp_path / "mine"]
+    (run / "status.json").write_text(json.dumps({"status": "done", "config_dirs": [str(f) for f in recorded]}))
+    assert config_dirs(run) == ["mine"]
