@@ -26,19 +26,18 @@ BACKBONES = {
     "bert_tiny": ["backbone=bert_tiny", "backbone.dropout=0"],
     "bag": ["backbone=bag"],
 }
-SMALL = ["train.batch_size=16", "optimizer.lr_batch=16", "optimizer.lr=2e-3", "device.precision=bf16"]
+SMALL = ["train.batch_size=16", "optimizer.lr_batch=16", "optimizer.lr=2e-3"]
 METHODS: dict[str, list[str]] = {
     "mlm": [*SMALL, "train.epochs=8"],
     "bert": [*SMALL, "train.epochs=8"],
     "electra": [*SMALL, "train.epochs=6"],
-    "simcse": ["backbone.dropout=0.1", "device.precision=bf16", "train.epochs=1"],
+    "simcse": ["backbone.dropout=0.1", "train.epochs=1"],
     "simclr": [
         "method.norm=false",
         "train.batch_size=128",
         "optimizer=adamw",
         "optimizer.lr=2e-3",
         "optimizer.lr_batch=128",
-        "device.precision=bf16",
         "train.epochs=2",
     ],
     "tsdae": [*SMALL, "train.epochs=1"],

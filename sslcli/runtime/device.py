@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslcli import console
 from sslcli.errors import MachineError
 from sslcli.nn import cpu_bf16
 from sslcli.rng import derive
@@ -100,8 +102,8 @@ def kind_of(cfg: dict[str, Any]) -> str:
 def auto_precision(kind: str, training: bool = False) -> str:
     """The precision of a device type where none is given.
 
-    On a processor with instructions for bf16, training is faster in it (docs/results/precision.md), on others at half the speed;
-    features are computed in fp32, so that they do not depend on the processor."""
+    On a processor with instructions for bf16, training is faster in it (docs/results/precision.md), on others 4 to 24 times
+    slower; features are computed in fp32, so that they do not depend on the processor."""
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if kind == "cpu" and training and multiplies_bf16() else "fp32"
@@ -150,6 +152,11 @@ def start(
         torch.cuda.set_device(device)
     set_initial_threads(cfg["threads"], process.local_world_size)
     given = None if cfg["precision"] == "auto" else cfg["precision"]
+    if kind == "cpu" and given == "bf16" and platform.machine() in ("x86_64", "AMD64") and not multiplies_bf16():
+        console.warn(
+            "device.precision=bf16: this processor has no instructions for bf16, and is 4 to 24 times slower in it than in fp32",
+            "device.precision=auto trains in the faster one",
+        )
     precision, of_training = (given or auto_precision(kind, trains) for trains in (training, True))
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True

@@ -37,6 +37,17 @@ def test_auto_is_bf16_in_training_with_instructions_for_it(amx, has, training, e
     assert (fixed.precision, fixed.training_precision) == ("fp32", "fp32")
 
 
+def test_bf16_without_instructions_for_it_is_answered_by_a_warning(amx, capsys, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    amx(False)
+    device.start(CPU | {"precision": "bf16"})
+    assert "no instructions for bf16" in capsys.readouterr().err
+    device.start(CPU)
+    amx(True)
+    device.start(CPU | {"precision": "bf16"})
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("limit", "with_amx", "with_avx512"),
     [
