@@ -16,7 +16,7 @@ folder does not change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,8 +244,7 @@ class Encoder:
         """Features of raw samples, see `transform`: (N, dim) float32 on the CPU, with the bits of `sslcli embed`.
 
         Args:
-            samples: as of `transform`; or the path of a file of many samples, or of a folder. Empty lines and rows of text are left
-                out.
+            samples: as of `transform`; or the path of a file of many samples, or of a folder. Empty texts are left out.
             batch_size: samples that are decoded at a time; it does not change the features.
 
         They are computed on the device of `module`, with the precision that is the default there.
@@ -271,6 +270,7 @@ class Encoder:
         classifier: Literal["probe", "finetune"] | None = None,
         threshold: float | None = None,
         batch_size: int = ROWS,
+        probabilities: Literal["auto", "all", "top"] = "auto",
     ) -> list[Record]:
         """Classes of raw samples by the classifier of the run, the rows of `sslcli predict`.
 
@@ -279,21 +279,22 @@ class Encoder:
             classifier: that of the last `eval probe` or `eval finetune`; the newer one by default.
             threshold: `class` is None where its probability is lower.
             batch_size: samples that are decoded at a time; it does not change the rows.
+            probabilities: all classes, or the top two alone; auto: all for up to 20 classes.
 
         Returns:
             For each sample a dictionary with the columns of the command: `path` (None for a sample in memory), `class`,
-            `probability`, `runner_up`, `runner_up_probability`, `distance`, and `error` for one that cannot be read; or `value`
-            instead of the classes.
+            `probability`, `runner_up`, `runner_up_probability`, `distance`, `error` for one that cannot be read, and
+            `probability_CLASS` of each class; or `value` instead of the classes. The column of `dataset.id` comes first.
 
         Raises:
             RequestError: the run has no classifier: evaluate it with `sslcli.evaluate(run, "probe")`.
             TrainingError: the files of the classifier are damaged.
             DataError: samples of another type or shape.
         """
-        predictor = Predictor(kept_classifier(self.run, classifier or ""), threshold)
-        module, tuned = self.module, predictor.classifier.backbone
-        if tuned is not None:
-            module = tuned.to(next(self.module.parameters()).device)
+        predictor = Predictor(kept_classifier(self.run, classifier or ""), threshold, probabilities)
+        tuned = predictor.classifier.backbone
+        module = self.module if tuned is None else tuned.to(next(self.module.parameters()).device)
         given = GivenSamples.read(samples, self.preprocessor, self._as_dataset())
-        parts = predictor.predict(given.blocks(module, batch_size), given.names, given.unreadable)
+        predictor = replace(predictor, id=given.dataset.id)
+        parts = predictor.predict(given.blocks(module, batch_size), given.names, given.unreadable, given.ids)
         return [dict(zip(predictor.columns, row, strict=True)) for part in parts for row in part]

@@ -226,6 +226,7 @@ class Dataset:
     path: str | None = None  # absolute path of the samples; None for data sets without a path
     other_paths: dict[str, str] = field(default_factory=dict)  # absolute paths of further files, by key: {"test": ...}
     notes: list[str] = field(default_factory=list)  # printed at the start: what was found, ignored and decided
+    id: str | None = None  # the column of identifiers, which are the names of the samples
     timeline: Timeline | None = None  # recordings that are divided in time, for forecasts
     next_items: NextItems | None = None  # whole histories of users, for recommendation
     details: dict[str, Any] = field(default_factory=dict)  # the same for programs: layout, counts of ignored files

@@ -26,12 +26,13 @@ def described_by(preprocessor: Preprocessor, name: str) -> Dataset:
 @dataclass(frozen=True)
 class GivenSamples:
     """source, dataset: the samples, and what describes them. names: the path of each, None for one in memory. unreadable: path ->
-    reason, of files of which no sample is in the source."""
+    reason, of files of which no sample is in the source. ids: their identifiers, where their file has a column of them."""
 
     source: Source
     dataset: Dataset
     names: Sequence[str | None]
     unreadable: Mapping[str, str]
+    ids: Sequence[str] | None = None
 
     @classmethod
     def read(cls, samples: Any, preprocessor: Preprocessor, dataset: Dataset) -> GivenSamples:
@@ -43,7 +44,9 @@ class GivenSamples:
             notes: list[str] = []
             found = modality(preprocessor.kind).read_files(expand([str(samples)]), preprocessor, notes)
             dataset = preprocessor.adapt(found.dataset, notes)
-            given = cls(dataset.train, dataset, found.ids, found.unreadable)
+            named = dataset.id is not None
+            names, ids = (found.paths, dataset.train.names) if named else (found.ids, None)
+            given = cls(dataset.train, dataset, names, found.unreadable, ids)
         given.source.max_bad_fraction = 1.0  # unreadable samples are reported, and end nothing
         return given
 

@@ -18,7 +18,7 @@ from sslcli.data.record import read_record
 from sslcli.data.samples.names import SampleNames, SamplePaths, splits_of
 from sslcli.data.split import NOTHING_HELD_OUT
 from sslcli.data.subset import Concat
-from sslcli.data.user_files.samples import expand
+from sslcli.data.user_files.samples import UserFiles, expand
 from sslcli.errors import RequestError
 from sslcli.inference.encoder import TrainedEncoder
 from sslcli.views.modality import modality
@@ -77,8 +77,9 @@ class Inputs:
     """Samples as an encoder takes them.
 
     dataset: with the shape and the values of the encoder. source: all chosen samples, n of them, with labels (n,) where there are
-    some, -1 for none, which index `dataset.classes`. ids: a unique name of each. paths: the file of each, "" where it is in none.
-    unreadable: path -> reason, of files of which no sample is in the source."""
+    some, -1 for none, which index `dataset.classes`. ids: a unique name of each: its identifier in the column `dataset.id`, where
+    these do not repeat across files and splits. paths: the file of each, "" where it is in none. unreadable: path -> reason, of
+    files of which no sample is in the source. places: what stands for the path of each in a table of predictions."""
 
     request: InputRequest
     dataset: Dataset
@@ -86,6 +87,7 @@ class Inputs:
     ids: Sequence[str]
     paths: Sequence[str]
     unreadable: Mapping[str, str]
+    places: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -117,11 +119,11 @@ def read_inputs(encoder: TrainedEncoder, request: InputRequest) -> Inputs:
     notes: list[str] = []
     if request.split == ITEMS:
         found = modality(encoder.preprocessor.kind).items(encoder.preprocessor)
-        inputs = Inputs(request, found.dataset, found.dataset.train, found.ids, found.paths, found.unreadable)
+        inputs = _of_files(request, found.dataset, found)
     elif request.files:
         found = modality(encoder.preprocessor.kind).read_files(request.files, encoder.preprocessor, notes)
         dataset = encoder.preprocessor.adapt(found.dataset, notes)
-        inputs = Inputs(request, dataset, dataset.train, found.ids, found.paths, found.unreadable)
+        inputs = _of_files(request, dataset, found)
     else:
         own = request.dataset is None
         dataset = _own_dataset(encoder, request, notes) if own else _other_dataset(encoder, request, notes)
@@ -171,4 +173,16 @@ def _of_split(dataset: Dataset, request: InputRequest) -> Inputs:
     source = functools.reduce(Concat, parts.values())
     root = dataset.details.get("root") or dataset.path
     own = replace(dataset, train=source, test=None, unlabelled=None)
-    return Inputs(request, own, source, SampleNames(parts, root), SamplePaths(parts, root), {})
+    names = SampleNames(parts, root)
+    return Inputs(request, own, source, _ids(own, names), SamplePaths(parts, root), {}, names)
+
+
+def _of_files(request: InputRequest, dataset: Dataset, found: UserFiles) -> Inputs:
+    places = found.ids if dataset.id is None else found.paths
+    return Inputs(request, dataset, dataset.train, _ids(dataset, found.ids), found.paths, found.unreadable, places)
+
+
+def _ids(dataset: Dataset, names: Sequence[str]) -> Sequence[str]:
+    """The identifiers of all samples, where there are some and they do not repeat, else `names`."""
+    own = dataset.train.names if dataset.id is not None else None
+    return names if own is None or len(set(own)) < len(own) else own

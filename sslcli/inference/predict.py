@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sslcli import console
@@ -15,14 +15,21 @@ from sslcli.errors import SslError, StorageError
 from sslcli.inference.encoder import kept_classifier, open_trained
 from sslcli.inference.features import ROWS
 from sslcli.inference.inputs import InputRequest, read_inputs
-from sslcli.inference.predictions import Predictor, Row, Summary, check_threshold
+from sslcli.inference.predictions import (
+    MANY_CLASSES,
+    Predictor,
+    Row,
+    Summary,
+    check_probabilities,
+    check_threshold,
+)
 from sslcli.inference.row_file import open_rows
 from sslcli.inference.session import open_session
 from sslcli.runs import records
 from sslcli.runs.run import now
 
 MOST_CLASSES = 20  # in the report
-TEXT = ("path", "class", "runner_up", "error", "user", "item", "title")
+TEXT = ("user", "item", "title")  # columns of next items
 
 Add = Callable[[Sequence[Row]], None]
 Show = Callable[[Sequence[Row], Sequence[str]], None]  # rows, and the names of the columns
@@ -30,15 +37,18 @@ Show = Callable[[Sequence[Row], Sequence[str]], None]  # rows, and the names of 
 
 @dataclass(frozen=True)
 class Settings:
-    """evaluator: whose classifier; "" for the newer one. threshold: see `Predictor`. batch_size: see `FeatureExtractor`."""
+    """evaluator: whose classifier; "" for the newer one. threshold, probabilities: see `Predictor`. batch_size: see
+    `FeatureExtractor`."""
 
     evaluator: str = ""
     threshold: float | None = None
     batch_size: int = ROWS
+    probabilities: str = "auto"
 
     def __post_init__(self) -> None:
         check_evaluator(self.evaluator)
         check_threshold(self.threshold)
+        check_probabilities(self.probabilities)
 
 
 def predict(
@@ -48,35 +58,40 @@ def predict(
 
     `values`: the resolved configuration, with `device` and `train.devices`. RequestError where the run kept no classifier."""
     run = open_trained(spec).run
-    predictor = Predictor(kept_classifier(run, settings.evaluator), settings.threshold)
-    size, finetuned = settings.batch_size, predictor.classifier.backbone is not None
+    classifier = kept_classifier(run, settings.evaluator)
+    predictor = Predictor(classifier, settings.threshold, settings.probabilities)
+    size, finetuned = settings.batch_size, classifier.backbone is not None
     session = open_session(spec, values, batch_size=size, finetuned=finetuned)
     launched = session.launch("predict", spec, values, batch_size=size, finetuned=finetuned)
     inputs = read_inputs(session.encoder, samples)
+    predictor = replace(predictor, id=inputs.dataset.id)
+    ids = None if inputs.dataset.id is None else inputs.source.names
     console.rows(
         [
-            ("what", describe(predictor.classifier)),
+            ("what", describe(classifier)),
             ("data", f"{len(inputs):,} samples"),
             ("where", session.runtime.describe()),
         ]
     )
+    if settings.probabilities == "auto" and len(classifier.classes) > MANY_CLASSES:
+        console.say(f"{len(classifier.classes):,} classes: probabilities=all writes a column for each")
     summary = Summary(predictor.columns)
-    with launched, rows_to(out, predictor.columns, show) as add:
-        for rows in predictor.predict(session.blocks(inputs), inputs.ids, inputs.unreadable):
+    with launched, rows_to(out, predictor.columns, show, predictor.texts) as add:
+        for rows in predictor.predict(session.blocks(inputs), inputs.places, inputs.unreadable, ids):
             summary.add(rows)
             add(rows)
     if out is not None and run is not None:
-        keep_summary(run.path, f"Predictions of {inputs.dataset.name}", out, summary, describe(predictor.classifier))
+        keep_summary(run.path, f"Predictions of {inputs.dataset.name}", out, summary, describe(classifier))
     return summary
 
 
 @contextlib.contextmanager
-def rows_to(out: Path | None, columns: Sequence[str], show: Show) -> Iterator[Add]:
-    """A function that adds rows to the file `out`, or hands them to `show` where there is none."""
+def rows_to(out: Path | None, columns: Sequence[str], show: Show, texts: Collection[str] = TEXT) -> Iterator[Add]:
+    """A function that adds rows to the file `out`, or hands them to `show` where there is none. texts: the columns of text."""
     if out is None:
         yield lambda rows: show(rows, columns)
         return
-    with open_rows(out, {name: str if name in TEXT else float for name in columns}) as add:
+    with open_rows(out, {name: str if name in texts else float for name in columns}) as add:
         yield add
 
 

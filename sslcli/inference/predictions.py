@@ -20,6 +20,8 @@ CLASS_COLUMNS = ("path", "class", "probability", "runner_up", "runner_up_probabi
 VALUE_COLUMNS = ("path", "value", "distance", "error")
 FAR = 95.0  # percentile of the distance from which a sample is counted as far from the training samples
 DIGITS = 6  # of probabilities; a distance has two
+PROBABILITIES = ("auto", "all", "top")
+MANY_CLASSES = 20  # with more, `auto` writes no column for each
 
 Row = tuple[Any, ...]  # a value for each column, None where there is none
 
@@ -28,22 +30,44 @@ Row = tuple[Any, ...]  # a value for each column, None where there is none
 class Predictor:
     """Rows of predictions from features.
 
-    threshold: a class with a lower probability is left empty. None for values, which have no probability."""
+    threshold: a class with a lower probability is left empty. None for values, which have no probability. probabilities: all, a
+    column for the probability of each class; top, the two largest ones alone; auto, all for up to MANY_CLASSES classes. id: the
+    name of the column of identifiers, which is the first one; None without any."""
 
     classifier: Classifier
     threshold: float | None = None
+    probabilities: str = "auto"
+    id: str | None = None
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        if self.threshold is not None and self.classifier.predicts_value:
-            raise RequestError("threshold= is of probabilities, and this run predicts a value", "leave it out")
+        check_probabilities(self.probabilities)
+        for key, given in (("threshold", self.threshold is not None), ("probabilities", self.probabilities != "auto")):
+            if given and self.classifier.predicts_value:
+                raise RequestError(f"{key}= is of classes, and this run predicts a value", "leave it out")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return VALUE_COLUMNS if self.classifier.predicts_value else CLASS_COLUMNS
+        """`path`, `class`, ...; before them that of the identifiers, and after them `probability_CLASS` for each class."""
+        names = (*(VALUE_COLUMNS if self.classifier.predicts_value else CLASS_COLUMNS), *self._of_classes)
+        return names if self.id is None else (self.id if self.id not in names else f"id_{self.id}", *names)
 
-    def rows(self, features: Tensor, places: Tensor, paths: Iterable[str | None]) -> list[Row]:
-        """A row for each of m at most ROWS samples: `features` (m, d), and the place of each in its block, `places` (m,).
+    @property
+    def texts(self) -> set[str]:
+        """The columns of text."""
+        return {"path", "class", "runner_up", "error"} | ({self.columns[0]} if self.id is not None else set())
+
+    @property
+    def _of_classes(self) -> tuple[str, ...]:
+        classes = self.classifier.classes
+        few = len(classes) <= MANY_CLASSES
+        if self.classifier.predicts_value or self.probabilities == "top" or (self.probabilities == "auto" and not few):
+            return ()
+        return tuple(f"probability_{name}" for name in classes)
+
+    def rows(self, features: Tensor, places: Tensor, heads: Iterable[Row]) -> list[Row]:
+        """A row for each of m at most ROWS samples: `features` (m, d), the place of each in its block, `places` (m,), and its
+        identifier, where there are some, and path.
 
         Each sample is computed at its place in a block of ROWS rows, so that its numbers do not depend on how many there are."""
         z = torch.zeros(ROWS, features.shape[1])
@@ -54,41 +78,68 @@ class Predictor:
             distance = [round(d, 2) for d in self.classifier.reference.percentile(z)[places].tolist()]
             if self.classifier.predicts_value:
                 values = self.classifier.outputs(z)[places, 0].tolist()
-                return [(path, v, d, None) for path, v, d in zip(paths, values, distance, strict=True)]
-            best, index = self.classifier.probabilities(z)[places].topk(2, dim=1)
+                return [(*head, v, d, None) for head, v, d in zip(heads, values, distance, strict=True)]
+            p = self.classifier.probabilities(z)[places]
+            index = p.topk(2, dim=1).indices
         finally:
             torch.set_num_threads(threads)
         names = self.classifier.classes
+        every = bool(self._of_classes)
         return [
-            (path, self._class(names[a], p), round(p, DIGITS), names[b], round(q, DIGITS), d, None)
-            for path, (p, q), (a, b), d in zip(paths, best.tolist(), index.tolist(), distance, strict=True)
+            (*head, self._class(names[a], p[a]), p[a], names[b], p[b], d, None, *(p if every else ()))
+            for head, p, (a, b), d in zip(heads, rounded(p), index.tolist(), distance, strict=True)
         ]
 
     def _class(self, name: str, probability: float) -> str | None:
         return None if self.threshold is not None and probability < self.threshold else name
 
-    def unreadable(self, path: str | None, reason: str) -> Row:
-        return (path, *[None] * (len(self.columns) - 2), reason)
+    def unreadable(self, head: Row, reason: str) -> Row:
+        columns = self.columns
+        cells = {**dict.fromkeys(columns), **dict(zip(columns, head, strict=False)), "error": reason}
+        return tuple(cells.values())
 
     def predict(
-        self, blocks: Iterable[Block], names: Sequence[str | None], missing: Mapping[str, str]
+        self,
+        blocks: Iterable[Block],
+        paths: Sequence[str | None],
+        missing: Mapping[str, str],
+        ids: Sequence[str] | None = None,
     ) -> Iterator[list[Row]]:
-        """The rows of each block of samples with these `names`, then those of the files in `missing`, path -> reason, of which no
-        sample could be read."""
+        """The rows of each block of samples with these `paths` (and `ids`, where there is a column of them), then those of the files
+        in `missing`, path -> reason, of which no sample could be read."""
         for block in blocks:
-            ids = block.ids.tolist()
-            rows = {i: self.unreadable(names[i], reason) for i, reason in block.unreadable.items()}
-            if ids:
-                found = self.rows(block.features, block.ids % ROWS, [names[i] for i in ids])
-                rows |= dict(zip(ids, found, strict=True))
+            numbers = block.ids.tolist()
+            here = [*numbers, *block.unreadable]
+            heads = {i: (paths[i],) if ids is None else (ids[i], paths[i]) for i in here}
+            rows = {i: self.unreadable(heads[i], reason) for i, reason in block.unreadable.items()}
+            if numbers:
+                found = self.rows(block.features, block.ids % ROWS, [heads[i] for i in numbers])
+                rows |= dict(zip(numbers, found, strict=True))
             yield [rows[i] for i in sorted(rows)]
         if missing:
-            yield [self.unreadable(path, reason) for path, reason in missing.items()]
+            none = () if ids is None else (None,)
+            yield [self.unreadable((*none, path), reason) for path, reason in missing.items()]
+
+
+def rounded(p: Tensor) -> list[list[float]]:
+    """Probabilities (n, K) with DIGITS digits, of which each row sums to 1: the largest remainders are rounded up."""
+    unit = 10**DIGITS
+    scaled = p.double() / p.double().sum(dim=1, keepdim=True) * unit
+    whole = scaled.floor()
+    missing = unit - whole.sum(dim=1, keepdim=True)
+    rank = (scaled - whole).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    units = (whole + (rank < missing)).long()
+    return [[n / unit for n in row] for row in units.tolist()]
 
 
 def check_threshold(threshold: float | None) -> None:
     if threshold is not None and not 0 <= threshold <= 1:
         raise RequestError(f"threshold={threshold:g}: expected a probability from 0 to 1", "threshold=0.9")
+
+
+def check_probabilities(which: str) -> None:
+    if which not in PROBABILITIES:
+        raise RequestError(f"probabilities={which}: expected {', '.join(PROBABILITIES)}", "probabilities=all")
 
 
 @dataclass

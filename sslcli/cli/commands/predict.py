@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sslcli.inference.next_items import NextSummary
     from sslcli.inference.predictions import Summary
 
-CLASSIFIER_KEYS = {"threshold", "batch_size"}
+CLASSIFIER_KEYS = {"threshold", "probabilities", "batch_size"}
 NEXT_KEYS = {"k", "seen"}
 
 
@@ -66,7 +66,8 @@ def run(
         return predict_next(spec, samples, settings, values, out, Rows())
     threshold = number("threshold", options["threshold"]) if "threshold" in options else None
     size = positive_integer("batch_size", options.get("batch_size", "64"))
-    return predict(spec, samples, Settings(source, threshold, size), values, out, Rows())
+    settings_of = Settings(source, threshold, size, options.get("probabilities", "auto"))
+    return predict(spec, samples, settings_of, values, out, Rows())
 
 
 class Rows:

@@ -95,12 +95,20 @@ ENTRIES = (
                 ("mask", "keep"),
             ),
             Option("threshold", "P", "leave the class empty where its probability is below P, from 0 to 1"),
+            Option(
+                "probabilities",
+                "auto|all|top",
+                "all: a column probability_CLASS for each class; top: the two most probable classes alone (default: auto, all for "
+                "up to 20 classes)",
+                ("auto", "all", "top"),
+            ),
             Option("split", "all|train|test", "which samples of a data set (default: all)", ("all", "train", "test")),
             Option("batch_size", "N", "samples that are decoded at a time; the predictions are the same (default: 64)"),
             Option("train.devices", "N", "the number of processes"),
         ),
-        notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error; of a value: path, value, "
-        "distance, error; of next items: user, rank, item, score, title. Probabilities are calibrated on held-out training labels. "
+        notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error, probability_CLASS for each "
+        "class; of a value: path, value, distance, error; of next items: user, rank, item, score, title. The column of dataset.id, "
+        "if the run has one, comes first. Probabilities are calibrated on held-out training labels. "
         "The distance is the percentile of the k-NN distance among training samples: at 99, 99 % of them are closer to the others.",
         groups=("dataset", "device"),
         shared=("device",),

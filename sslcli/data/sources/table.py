@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from sslcli.data.tables.cells import CellFormat, as_markers
 from sslcli.data.tables.columns import Table, TableFile, read_tables
 from sslcli.data.tables.features import check_names
 from sslcli.data.tables.find import find_files, open_file
+from sslcli.data.tables.id_column import choose_id, require_id, require_trained_id
 from sslcli.data.tables.label import choose_label, require_column
 from sslcli.data.tables.preprocessor import TablePreprocessor
 from sslcli.errors import DataError
@@ -43,6 +44,7 @@ def table(
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
+    id: str | None = None,
     like: TablePreprocessor | None = None,
 ) -> Dataset:
     """A data set of the rows of a table, x (F,) float32, of the modality "table".
@@ -56,6 +58,7 @@ def table(
     `delimiter`, `names` (for files without a header), `decimal`, `thousands`, `missing` (further markers): how files are written;
     marks may be given as words: comma, semicolon, tab, bar, space, point.
     `max_categories`: of each column; the most frequent ones are kept, the others are unknown.
+    `id`: a column of identifiers, unique in each file, which names the rows and is never a column of x; none.
     `holdout`: the held-out fraction; auto is a fifth where there is a label.
     `like`: a preprocessor to use instead of fitting one. It also holds `decimal`, `thousands` and `missing`, and `names` and
     `delimiter` where neither is given here.
@@ -69,7 +72,7 @@ def table(
     header = as_names("names", names) if names is not None else None
     options = Options(
         None, task, choices["numeric"], choices["categorical"], choices["drop"], group, max_categories,
-        holdout, split_seed, pretrain_on, cells, tuple(header or ()), delimiter,
+        holdout, split_seed, pretrain_on, cells, tuple(header or ()), delimiter, choose_id(id),
     )  # fmt: skip
     notes: list[str] = []
     paths = find_files(path, test, notes)
@@ -82,7 +85,8 @@ def table(
     every = [file for listed in files.values() for file in listed]
     columns = list(dict.fromkeys(c for file in every for c in file.columns))
     what = every[0].what
-    wanted = [c for c in columns if c not in choices["drop"]]
+    _require_id(options.id, like, every, {**choices, "group": [group], "label": [label]})
+    wanted = [c for c in columns if c not in choices["drop"] and c != options.id]
     options.label = choose_label(_recorded_label(label, like, wanted), wanted, what, notes)
     if group is not None:
         require_column(group, wanted, what, "group")
@@ -91,10 +95,10 @@ def table(
     splits = [c for c in wanted if normalize_name(c) in SPLITS and len(paths) == 1 and c != options.label]
     optional = [c for c in (options.label,) if c is not None]
     if like is None:
-        data = read_tables(every, cells, choices["categorical"], choices["drop"], optional=optional)
+        data = read_tables(every, cells, choices["categorical"], choices["drop"], optional=optional, id=options.id)
     else:
         others = [c for c in (options.label, group, *splits) if c is not None]
-        data = like.read(every, notes, [*others, *choices["drop"]], optional)
+        data = like.read(every, notes, [*others, *choices["drop"]], optional, options.id)
     if not len(data):
         raise DataError(f"{what} has a header but no rows")
     notes.insert(0, f"{plural(len(data), 'row')} of {what}" + (f" and {len(every) - 1} more" if len(every) > 1 else ""))
@@ -107,6 +111,17 @@ def table(
     dataset = build_dataset(name, data, parts, options, notes, identity, like, word)
     dataset.details["files"] = {part: [os.path.basename(p) for p in listed] for part, listed in paths.items()}
     return dataset
+
+
+def _require_id(
+    id: str | None, like: TablePreprocessor | None, files: Sequence[TableFile], others: Mapping[str, Collection[str | None]]
+) -> None:
+    """Errors where a file has no such column, or where another key names the same one."""
+    for file in files:
+        if like is not None and id == like.id:
+            require_trained_id(id, file.columns, file.what, "table")
+        else:
+            require_id(id, file.columns, file.what, others)
 
 
 def _recorded_label(label: str | None, like: TablePreprocessor | None, columns: Sequence[str]) -> str | None:

@@ -9,11 +9,12 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.folders.paths import require_regular
 from sslcli.data.tables.build import as_names
 from sslcli.data.tables.find import beside, find_files
+from sslcli.data.tables.id_column import choose_id
 from sslcli.data.text.build import Options, build_dataset
 from sslcli.data.text.lines import MAX_BYTES
 from sslcli.data.text.preprocessor import TABLES, TextPreprocessor
 from sslcli.data.text.readers.collector import Collector
-from sslcli.data.text.readers.rows import Format, TableReader
+from sslcli.data.text.readers.rows import SELECT, Format, TableReader
 
 ENDINGS = (*TABLES, ".json")
 WHAT = "a table with a column of text (.csv, .tsv, .jsonl, .parquet), or a folder of them"
@@ -39,6 +40,7 @@ def text_table(
     holdout: float | str = "auto",
     split_seed: int = 0,
     pretrain_on: str = "all",
+    id: str | None = None,
     like: TextPreprocessor | None = None,
 ) -> Dataset:
     """A data set of the texts in a column of a table, as ids of tokens, of the modality "text".
@@ -50,6 +52,7 @@ def text_table(
     `text`: the name of a column; auto, that of `like`, or the one named text, sentence, document, review, ..., with a warning where
     it is another one than that of `like`.
     `label`: the name of a column; auto, the last one named label, target, class or y; none.
+    `id`: a column of identifiers, unique in each file, which names the documents and is never text; none.
     `delimiter`: of CSV, itself or in a word: comma, semicolon, tab, bar, space. `names`: of the columns of files without a header.
     `quoting`: csv, cells may be in double quotes; none, quotation marks are text; auto, none for files with tabs whose cells
     begin with a quotation mark without ending with one.
@@ -63,8 +66,10 @@ def text_table(
     form = Format(delimiter, quoting, as_names("names", names) if names is not None else None)
     notes: list[str] = []
     files = find_files(path, test, notes, ENDINGS, WHAT)
-    trained = None if like is None else like.column
-    reader = TableReader(Collector(max_bytes), form, text, label, len(files) > 1, notes, trained=trained)
+    trained, trained_id = (None, None) if like is None else (like.column, like.id)
+    reader = TableReader(
+        Collector(max_bytes), form, text, label, len(files) > 1, notes, None, trained, SELECT, choose_id(id), trained_id
+    )
     for part, places in files.items():
         for place in places:
             reader.read(place, part)

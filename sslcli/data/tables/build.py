@@ -13,11 +13,13 @@ from torch import Tensor
 from sslcli.console import escape, plural
 from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.data.files.label_text import class_warnings
+from sslcli.data.files.string_table import StringTable
 from sslcli.data.split import AUTO_FRACTION, NOTHING_HELD_OUT, holdout_fraction, split, split_hash
 from sslcli.data.subset import pretrain_source
 from sslcli.data.tables.cells import CellFormat
 from sslcli.data.tables.columns import Table
 from sslcli.data.tables.features import choose_features, describe_columns, describe_missing, fit_features
+from sslcli.data.tables.ids import describe_ids
 from sslcli.data.tables.label import Label, read_label, require_no_leak
 from sslcli.data.tables.preprocessor import TablePreprocessor
 from sslcli.errors import DataError, RequestError, listing
@@ -43,6 +45,7 @@ class Options:
     cells: CellFormat = field(default_factory=CellFormat)
     header: tuple[str, ...] = ()
     delimiter: str | None = None
+    id: str | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("auto", "classes", "value"):
@@ -101,6 +104,7 @@ def build_dataset(
             cells=options.cells,
             header=options.header,
             delimiter=options.delimiter,
+            id=options.id,
         )
         if label is not None:
             like = replace(like, label=label.name, task=label.task, classes=label.classes)
@@ -111,6 +115,8 @@ def build_dataset(
         dropped = {}
         notes += describe_columns(like.columns, {})
     notes += describe_missing(table, like.names)
+    if options.id is not None and table.ids is not None:
+        describe_ids(options.id, table.ids, notes)
     groups = _groups(table, options.group)
     for other in set(table.columns) - set(like.names):
         del table.columns[other]
@@ -135,6 +141,7 @@ def build_dataset(
         preprocessor=like,
         fingerprint=fingerprint,
         split=digest,
+        id=options.id,
         notes=notes,
         details={
             "layout": "table",
@@ -221,7 +228,8 @@ def _groups(table: Table, group: str | None) -> np.ndarray | None:
 def _sources(
     x: Tensor, table: Table, parts: np.ndarray, label: Label | None, groups: np.ndarray | None, word: str
 ) -> dict[str, Any]:
-    """The fields `train`, `test` and `unlabelled` of a Dataset."""
+    """The fields `train`, `test` and `unlabelled` of a Dataset. The names of rows are their identifiers, else their lines."""
+    rows = None if table.ids is None else list(table.ids)
     sources: dict[str, Any] = {"train": None, "test": None, "unlabelled": None}
     for part in sources:
         ids = np.flatnonzero(parts == PARTS.index(part))
@@ -233,7 +241,7 @@ def _sources(
         sources[part] = ArraySource(
             x if len(ids) == len(x) else x[at],
             labels,
-            RowNames(word, table.lines[ids]),
+            RowNames(word, table.lines[ids]) if rows is None else StringTable(rows[i] for i in ids.tolist()),
             None if groups is None else torch.from_numpy(groups)[at],
             targets,
         )

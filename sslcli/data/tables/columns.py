@@ -18,7 +18,9 @@ import numpy as np
 
 from sslcli.console import escape, human_bytes, plural
 from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number, number_options
+from sslcli.data.files.string_table import StringTable
 from sslcli.data.tables.delimited import DelimitedFile
+from sslcli.data.tables.ids import IdReader
 from sslcli.data.tables.parquet import ParquetFile
 from sslcli.errors import DataError, MachineError, listing
 from sslcli.runtime.resources import free_memory
@@ -61,7 +63,7 @@ class Column:
 @dataclass
 class Table:
     """The columns of one or several files below each other. `lines`: the line of each row in its file, from 1; `boundaries`: the
-    first row of each file, and the number of rows."""
+    first row of each file, and the number of rows. `ids`: the identifier of each row, or None."""
 
     what: str  # the table's name in messages
     columns: dict[str, Column]
@@ -69,6 +71,7 @@ class Table:
     boundaries: tuple[int, ...]
     markers: Mapping[str, Counter[str]]  # of each column: how often each marker of a missing value occurs
     cells: CellFormat = field(default_factory=CellFormat)  # how its numbers are written
+    ids: StringTable | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -105,20 +108,27 @@ def read_tables(
     skip: Collection[str] = (),
     only: Collection[str] | None = None,
     optional: Collection[str] = (),
+    id: str | None = None,
 ) -> Table:
     """Read the columns of files with the same columns, in any order.
 
     `text`: columns that are read as text; `skip`: columns that are not read; `only`: those that are. `optional`: columns that a
-    file need not have; their values are then missing. DataError where another column is missing in one of the files."""
+    file need not have; their values are then missing. `id`: the column of identifiers, which is none of the others. DataError where
+    another column is missing in one of the files, and for identifiers that are missing or repeated."""
     what = listing((file.what for file in files), 2)
-    names = _common_names(files, skip, only, optional)
+    names = _common_names(files, skip if id is None else {*skip, id}, only, optional)
     forced = set(text)
     while True:
         readers = {name: _ColumnReader(name, cells, name in text, name in forced) for name in names}
         lines: list[np.ndarray] = []
         boundaries, rows, read, budget = [0], 0, 0, free_memory()
+        ids, named = None if id is None else IdReader(id), list[str]()
         for file in files:
-            for numbers, block in file.blocks(names):
+            if ids is not None:
+                ids.begin(file)
+            for numbers, block in file.blocks(names if id is None else [*names, id]):
+                if ids is not None:
+                    named += ids.read(block[ids.name], numbers)
                 for name, reader in readers.items():
                     reader.add(block[name] if name in block else [""] * len(numbers))
                 lines.append(numbers)
@@ -137,7 +147,8 @@ def read_tables(
         forced |= late
     columns = {name: reader.column() for name, reader in readers.items()}
     all_lines = np.concatenate(lines) if lines else np.zeros(0, dtype=np.int64)
-    return Table(what, columns, all_lines, tuple(boundaries), {name: r.markers for name, r in readers.items()}, cells)
+    markers = {name: r.markers for name, r in readers.items()}
+    return Table(what, columns, all_lines, tuple(boundaries), markers, cells, None if id is None else StringTable(named))
 
 
 def _common_names(

@@ -24,7 +24,11 @@ class ParquetFile:
     """The rows of one Parquet file, in the form of `DelimitedFile`. Columns of numbers keep their type, all others are text; a
     date is text in ISO 8601.
 
+    exact: names of columns whose values are given as they are, so that integers beyond 2^53 keep their digits.
+
     MachineError without pyarrow, DataError for the content."""
+
+    exact: Collection[str] = ()
 
     def __init__(self, path: str):
         try:
@@ -69,7 +73,7 @@ class ParquetFile:
 
     def _values(self, column: Any, kind: Any, name: str) -> np.ndarray | Sequence[str]:
         types = self._types
-        if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        if name not in self.exact and (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
             values = [np.nan if v is None else float(v) for v in column.to_pylist()] if types.is_decimal(kind) else None
             return np.array(
                 values if values is not None else column.cast("float64").to_numpy(zero_copy_only=False), np.float64
@@ -78,6 +82,8 @@ class ParquetFile:
             raise DataError(
                 f"{self.what}: column {escape(name)} holds {kind}, not single values", f"dataset.drop=[{escape(name)}]"
             )
+        if name in self.exact:
+            return [v if v is None or isinstance(v, int | float) else _text(v) for v in column.to_pylist()]
         return TextCells("" if v is None else _text(v) for v in column.to_pylist())
 
     def _unreadable(self, error: Exception) -> DataError:

@@ -37,7 +37,7 @@ class TablePreprocessor(Preprocessor):
 
     columns: in the order of x, F of them. label, task, classes: of the training data. dropped: the names of columns that were not
     used. cells: how they are written. header, delimiter: dataset.names and dataset.delimiter of the training data, with which later
-    files without a header are read.
+    files without a header are read. id: the column of identifiers, which later files have too.
     """
 
     kind: ClassVar[str] = "table"
@@ -49,6 +49,7 @@ class TablePreprocessor(Preprocessor):
     cells: CellFormat = field(default_factory=CellFormat)
     header: tuple[str, ...] = ()
     delimiter: str | None = None
+    id: str | None = None
 
     def __post_init__(self) -> None:
         assert self.columns
@@ -72,10 +73,7 @@ class TablePreprocessor(Preprocessor):
         return {c.name for c in self.columns if c.categories is not None}
 
     def to_json(self) -> dict[str, Any]:
-        given: dict[str, Any] = (
-            {"header": list(self.header)} if self.header else {}
-        )  # absent in earlier versions: keeps hashes
-        given |= {"delimiter": self.delimiter} if self.delimiter is not None else {}
+        given = {"header": list(self.header), "delimiter": self.delimiter, "id": self.id}
         return {
             "columns": [c.to_json() for c in self.columns],
             "label": self.label,
@@ -85,7 +83,7 @@ class TablePreprocessor(Preprocessor):
             "decimal": self.cells.decimal,
             "thousands": self.cells.thousands,
             "missing": sorted(self.cells.missing),
-            **given,
+            **{key: value for key, value in given.items() if value},  # absent in earlier versions: keeps hashes
         }
 
     @classmethod
@@ -101,8 +99,9 @@ class TablePreprocessor(Preprocessor):
             "missing": list[str],
             "header": list[str],
             "delimiter": str | None,
+            "id": str | None,
         }
-        content = {"header": [], "delimiter": None, **content}
+        content = {"header": [], "delimiter": None, "id": None, **content}
         for key, kind in kinds.items():
             if not typecheck.matches_type(content.get(key), kind):
                 raise ValueError(f"{key}: expected {typecheck.describe_type(kind)}")
@@ -116,7 +115,12 @@ class TablePreprocessor(Preprocessor):
         except SslError as error:
             raise ValueError(error.message) from None
         classes, dropped, header = (tuple(content[key]) for key in ("classes", "dropped", "header"))
-        return cls(columns, content["label"], content["task"], classes, dropped, cells, header, content["delimiter"])
+        label, task, delimiter, id = (content[key] for key in ("label", "task", "delimiter", "id"))
+        return cls(columns, label, task, classes, dropped, cells, header, delimiter, id)
+
+    def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
+        """The column of identifiers, where none is given."""
+        return {**node, "id": self.id} if self.id is not None and "id" in node and node["id"] is None else node
 
     # ------------------------------------------------------------------------------------------------------------- encode
 
@@ -161,14 +165,19 @@ class TablePreprocessor(Preprocessor):
         return open_recorded(path, delimiter or self.delimiter, self.header, self.names, self.label)
 
     def read(
-        self, files: Sequence[Any], notes: list[str], others: Sequence[str] = (), optional: Sequence[str] = ()
+        self,
+        files: Sequence[Any],
+        notes: list[str],
+        others: Sequence[str] = (),
+        optional: Sequence[str] = (),
+        id: str | None = None,
     ) -> Table:
         """The columns of files that the encoding needs, and `others` (labels, groups), of which a file need not have those that
-        are `optional`. Adds a note on all other columns."""
+        are `optional`, and the identifiers in the column `id`. Adds a note on all other columns."""
         for file in files:
             self._require_columns(file.what, file.columns)
-        self._ignore([c for c in files[0].columns if c not in others], notes)
-        return read_tables(files, self.cells, self.categorical, only={*self.names, *others}, optional=optional)
+        self._ignore([c for c in files[0].columns if c not in (*others, id)], notes)
+        return read_tables(files, self.cells, self.categorical, (), {*self.names, *others}, optional, id)
 
     def _require_columns(self, what: str, names: Sequence[str]) -> None:
         if absent := [n for n in self.names if n not in names]:
@@ -179,7 +188,7 @@ class TablePreprocessor(Preprocessor):
 
     def _ignore(self, names: Sequence[str], notes: list[str]) -> None:
         """Add a note on columns that were not there in training."""
-        known = {*self.names, *self.dropped, self.label}
+        known = {*self.names, *self.dropped, self.label, self.id}
         if extra := [n for n in names if n not in known]:
             notes.append(f"columns that were not in training ignored: {listing(map(escape, extra), 6)}")
 

@@ -17,6 +17,7 @@ from sslcli.data.fingerprint import fingerprint
 from sslcli.data.split import NOTHING_HELD_OUT, split, split_hash
 from sslcli.data.storage import Ragged
 from sslcli.data.subset import check_pretrain_on, pretrain_source
+from sslcli.data.tables.ids import describe_ids
 from sslcli.data.text.choose import VOCABULARY, make_tokenizer
 from sslcli.data.text.corpus import PARTS, TEST, TRAIN, UNLABELLED, VAL, Corpus
 from sslcli.data.text.documents import Documents
@@ -70,9 +71,10 @@ def build_dataset(
         raise DataError(f"{name} has no training document")
     _warn_equal(documents, parts, notes)
     if like is None:
-        like = replace(_fit(documents, parts, options, notes), column=corpus.column)
+        like = replace(_fit(documents, parts, options, notes), column=corpus.column, id=corpus.id)
     else:
-        like = replace(like, windows=options.windows or like.windows, column=corpus.column or like.column)
+        column, id = corpus.column or like.column, corpus.id or like.id
+        like = replace(like, windows=options.windows or like.windows, column=column, id=id)
         notes.append(f"tokenizer: {like.tokenizer.describe()}, that of the run or encoder")
     encoded, breaks = encode_documents(documents, like)
     if breaks:
@@ -82,6 +84,8 @@ def build_dataset(
         notes.append(f"warning: {plural(empty, 'document')} without any token of the vocabulary")
     sources = _sources(encoded, corpus, parts)
     notes.append(TokenCounts.of(sources["train"].resident, like).note(like.max_length, windows=like.windows))
+    if corpus.id is not None and corpus.names is not None:
+        describe_ids(corpus.id, corpus.names, notes)
     if labels is not None and corpus.classes:
         notes.append(f"{plural(len(corpus.classes), 'class', 'classes')}: {listing(map(escape, corpus.classes), 6)}")
         notes += class_warnings(corpus.classes, int((labels >= 0).sum()))
@@ -96,6 +100,7 @@ def build_dataset(
         preprocessor=like,
         fingerprint=identity,
         split=digest,
+        id=corpus.id,
         notes=notes,
         details={"layout": "text", "tokenizer": like.tokenizer.describe()},
     )
@@ -166,7 +171,7 @@ def _sources(encoded: Ragged, corpus: Corpus, parts: np.ndarray) -> dict[str, An
             continue
         x = encoded if len(ids) == len(encoded) else _select(encoded, ids)
         labels = None if corpus.labels is None or part == "unlabelled" else torch.from_numpy(corpus.labels[ids])
-        named = corpus.names is not None and len(ids) <= MAX_NAMES
+        named = corpus.names is not None and (corpus.id is not None or len(ids) <= MAX_NAMES)
         names = StringTable(corpus.names[i] for i in ids.tolist()) if named and corpus.names is not None else None
         sources[part] = ArraySource(x, labels if labels is not None and bool((labels >= 0).any()) else None, names)
     return sources

@@ -19,7 +19,8 @@ class Corpus:
     """Documents of one data set.
 
     parts: (n,) index of PARTS; -1 for those that are not used. labels: (n,) int64 index of `classes`, -1 without a label, or None.
-    names: of each document, or None. column: of text, of a table, or None."""
+    names: of each document, or None. column: of text, of a table, or None. id: the column of the identifiers that are the names, or
+    None."""
 
     documents: Documents
     parts: np.ndarray
@@ -27,3 +28,4 @@ class Corpus:
     classes: tuple[str, ...] = ()
     names: Sequence[str] | None = None
     column: str | None = None
+    id: str | None = None

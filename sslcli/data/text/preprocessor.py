@@ -46,7 +46,7 @@ class TextPreprocessor(Preprocessor):
     [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space. windows: how many
     of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining. column: of the table
     that training documents were read from, which later tables must have; None for other training data, and for runs of earlier
-    versions, with which a column is chosen by its name."""
+    versions, with which a column is chosen by its name. id: the column of identifiers, which later tables must have; None without."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer
@@ -54,6 +54,7 @@ class TextPreprocessor(Preprocessor):
     html_breaks: str = "keep"
     windows: int = 1
     column: str | None = None
+    id: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -69,6 +70,7 @@ class TextPreprocessor(Preprocessor):
             "html_breaks": self.html_breaks,
             **({"windows": self.windows} if self.windows != 1 else {}),
             **({"column": self.column} if self.column is not None else {}),
+            **({"id": self.id} if self.id is not None else {}),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -88,10 +90,11 @@ class TextPreprocessor(Preprocessor):
         windows = content.get("windows", 1)
         if not typecheck.matches_type(windows, int) or not 1 <= windows <= MAX_WINDOWS:
             raise ValueError(f"windows: expected an integer from 1 to {MAX_WINDOWS}")
-        column = content.get("column")
-        if not typecheck.matches_type(column, str | None):
-            raise ValueError("column: expected a string")
-        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows, column)
+        column, id = content.get("column"), content.get("id")
+        for key, name in (("column", column), ("id", id)):
+            if not typecheck.matches_type(name, str | None):
+                raise ValueError(f"{key}: expected a string")
+        return cls(tokenizer_from_json(tokenizer, files), int(length or 0), str(breaks), windows, column, id)
 
     def encode(self, samples: Any) -> list[Tensor]:
         """The ids of each document, (L,) int32. Not cut to `max_length`: a view takes a part of a document.
@@ -133,10 +136,10 @@ class TextPreprocessor(Preprocessor):
             notify.log(note)
         return [documents[i] for i in range(len(documents))]
 
-    def table_reader(self, collector: Collector, label: str, notes: list[str]) -> TableReader:
-        """Reads tables that a user names for an encoder."""
-        text = self.column or "auto"
-        return TableReader(collector, Format(), text, label, True, notes, trained=self.column, select=SELECT)
+    def table_reader(self, collector: Collector, label: str, notes: list[str], id: str | None = None) -> TableReader:
+        """Reads tables that a user names for an encoder, with the identifiers in the column `id`."""
+        text, own = self.column or "auto", self.column
+        return TableReader(collector, Format(), text, label, True, notes, None, own, SELECT, id, trained_id=self.id)
 
     def decode(self, raw: Tensor | Sequence[Tensor]) -> list[str]:
         """Documents (N, L), or of different lengths, as text, as far as the vocabulary keeps it; padding, [CLS] and [SEP] are left
@@ -146,7 +149,7 @@ class TextPreprocessor(Preprocessor):
     def differences(self, other: Preprocessor) -> list[str]:
         if not isinstance(other, TextPreprocessor):
             return super().differences(other)
-        other = replace(other, windows=self.windows, column=self.column)  # no training depends on them
+        other = replace(other, windows=self.windows, column=self.column, id=self.id)  # no training depends on them
         changed = []
         if self.tokenizer.describe() != other.tokenizer.describe():
             changed.append(f"the tokenizer was {self.tokenizer.describe()}, is {other.tokenizer.describe()}")
@@ -158,8 +161,9 @@ class TextPreprocessor(Preprocessor):
         return changed or (["its files differ"] if self.sha256 != other.sha256 else [])
 
     def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
-        """The number of windows and the column of text, where none is given."""
+        """The number of windows, the column of text and that of identifiers, where none is given."""
         node = {**node, "windows": self.windows} if node.get("windows", 1) is None else node
+        node = {**node, "id": self.id} if self.id is not None and node.get("id", "") is None else node
         return {**node, "text": self.column} if self.column is not None and node.get("text") == "auto" else node
 
     def size_hint(self, shape: tuple[int, ...]) -> str | None:

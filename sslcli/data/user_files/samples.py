@@ -157,6 +157,10 @@ class FilePart:
             return self.path_of(index)
         return self.path if len(self.dataset.train) == 1 else f"{self.path}:{self.dataset.train.name_of(index)}"
 
+    def name_of(self, index: int) -> str:
+        """The identifier of a sample, where the file has a column of them."""
+        return self.id_of(index) if self.dataset.id is None else self.dataset.train.name_of(index)
+
 
 class _Places(Sequence[str]):
     """A text for each sample of several parts, made when it is asked for."""
@@ -189,11 +193,11 @@ def join(parts: Sequence[FilePart], unreadable: Mapping[str, str]) -> UserFiles:
             "one command for each",
         )
     classes = tuple(dict.fromkeys(name for part in parts for name in part.dataset.classes))
-    ids = _Places(parts, FilePart.id_of)
+    ids, id = _Places(parts, FilePart.id_of), next((part.dataset.id for part in parts if part.dataset.id), None)
     source = ArraySource(
         _concatenate([storage for storage in storages if storage is not None]),
         _labels(parts, classes),
-        ids,
+        ids if id is None else _Places(parts, FilePart.name_of),
         targets=_targets(sources),
     )
     starts = accumulate(map(len, sources), initial=0)
@@ -201,9 +205,8 @@ def join(parts: Sequence[FilePart], unreadable: Mapping[str, str]) -> UserFiles:
     identity = (
         text.encode("utf-8", "surrogateescape") for part in parts for text in (part.path, part.dataset.fingerprint)
     )
-    dataset = replace(
-        first, train=source, test=None, unlabelled=None, classes=classes, fingerprint=fingerprint(len(source), identity)
-    )
+    whole = fingerprint(len(source), identity)
+    dataset = replace(first, train=source, test=None, unlabelled=None, classes=classes, fingerprint=whole, id=id)
     warnings = dict.fromkeys(note for part in parts for note in part.dataset.notes if note.startswith("warning"))
     return UserFiles(replace(dataset, notes=list(warnings)), ids, _Places(parts, FilePart.path_of), unreadable)
 

@@ -85,7 +85,7 @@ def _read(path: str, preprocessor: TextPreprocessor) -> FilePart:
     if is_text_name(path):
         collector.read_lines(path, "train")
     else:
-        preprocessor.table_reader(collector, "auto", notes).read(path, "train")
+        preprocessor.table_reader(collector, "auto", notes, preprocessor.id).read(path, "train")
     return _part(path, collector, preprocessor, notes)
 
 
@@ -98,7 +98,7 @@ def _part(
     dataset = build_dataset("files", corpus, options, notes, preprocessor)
     empty = collector.empty_lines.take()
     if len(empty) and isinstance(corpus.names, LineNames):
-        names, places = corpus.names.with_lines(empty)
+        names, places = corpus.names.with_lines(empty, collector.empty_ids)
         dataset = _with_empty(dataset, names, places)
         where = listing((f"{line:,}" for line in empty[:LISTED].tolist()), LISTED)
         more = f" and {len(empty) - LISTED:,} more" if len(empty) > LISTED else ""

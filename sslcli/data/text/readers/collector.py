@@ -12,6 +12,7 @@ import numpy as np
 from sslcli.console import escape, plural
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.files.string_table import StringTable
+from sslcli.data.tables.ids import IdReader
 from sslcli.data.tables.label import sort_names
 from sslcli.data.text.corpus import PARTS, Corpus
 from sslcli.data.text.documents import DocumentsBuilder, Growing
@@ -24,7 +25,7 @@ MIN_BYTES = 16
 class Collector:
     """Documents in the order in which they are read.
 
-    max_bytes: of one; longer ones are cut, and counted."""
+    max_bytes: of one; longer ones are cut, and counted. ids: reads the identifiers of the rows of tables, or None."""
 
     def __init__(self, max_bytes: int):
         if max_bytes < MIN_BYTES:
@@ -39,6 +40,9 @@ class Collector:
         self._paths: list[str] | None = None  # one for each document of a folder
         self.empty: dict[str, int] = {}  # what was left out, in words -> how many
         self.empty_lines = Growing(np.int32)  # the number of each line or row left out
+        self.ids: IdReader | None = None
+        self._ids: list[str] = []  # where there are some, one for each document; "" for a line of text
+        self.empty_ids: list[str] = []  # those of `empty_lines`
 
     def read_lines(self, path: str, part: str) -> None:
         """Add a document for each line of a file."""
@@ -48,6 +52,9 @@ class Collector:
         self._lines.append(reader.lines.take())
         empty = reader.empty.take()
         self.empty_lines.append(empty)
+        if self.ids is not None:
+            self._ids += [""] * (len(self.builder) - first)
+            self.empty_ids += [""] * len(empty)
         self._end(first, part, "empty line", len(empty), path)
 
     def read_file(self, path: str, name: str) -> bool:
@@ -76,10 +83,21 @@ class Collector:
             raise DataError(f"none of {plural(len(paths), 'file')} holds any text")
 
     def add_rows(
-        self, lines: np.ndarray, texts: Sequence[str], labels: Sequence[str | None] | None, parts: np.ndarray, what: str
+        self,
+        lines: np.ndarray,
+        texts: Sequence[str],
+        labels: Sequence[str | None] | None,
+        parts: np.ndarray,
+        what: str,
+        ids: Sequence[Any] | None = None,
     ) -> None:
-        """Add rows of a table. lines: (n,) the number of each, parts: (n,) index of PARTS. DataError for null bytes."""
+        """Add rows of a table. lines: (n,) the number of each, parts: (n,) index of PARTS, ids: the cells of identifiers. DataError for
+        null bytes, and for identifiers that are missing or repeated."""
         content = [text.strip() for text in texts]
+        if self.ids is not None:
+            named = [""] * len(content) if ids is None else self.ids.read(ids, lines)
+            for text, name in zip(content, named, strict=True):
+                (self._ids if text else self.empty_ids).append(name)
         kept = [i for i, text in enumerate(content) if text]
         try:
             encoded = [content[i].encode() for i in kept]
@@ -98,9 +116,11 @@ class Collector:
         codes = [self._code(labels[i]) for i in kept] if labels is not None else [-1] * len(kept)
         self._labels.append(np.array(codes, np.int32))
 
-    def begin_table(self, path: str, word: str) -> None:
-        """Begin the rows of a table; `word`: what the number of a row counts."""
-        self._begin(path, word)
+    def begin_table(self, file: Any, word: str, named: bool) -> None:
+        """Begin the rows of a table. `word`: what the number of a row counts. `named`: whether it has a column of identifiers."""
+        self._begin(file.what, word)
+        if self.ids is not None and named:
+            self.ids.begin(file)
 
     def _begin(self, path: str, word: str) -> int:
         self._files.append((len(self.builder), os.path.basename(path), word))
@@ -138,8 +158,10 @@ class Collector:
         notes += self.parser.notes()
         parts, codes = self._parts.take(), self._labels.take()
         labels, classes = self._classes(parts, codes, notes)
-        place: Any = StringTable(self._paths) if self._paths is not None else LineNames(self._files, self._lines.take())
-        return Corpus(documents, parts, labels, classes, place)
+        ids, self._ids = self._ids, []
+        rows = LineNames(self._files, self._lines.take(), ids)
+        place: Any = rows if self._paths is None else StringTable(self._paths)
+        return Corpus(documents, parts, labels, classes, place, id=None if self.ids is None else self.ids.name)
 
     def _classes(
         self, parts: np.ndarray, codes: np.ndarray, notes: list[str]
@@ -173,22 +195,27 @@ def _without_placeholder(parts: np.ndarray, codes: np.ndarray, code: int, notes:
 
 
 class LineNames(Sequence[str]):
-    """`line 17`, or `train.csv, line 17` where there are several files, made when they are asked for."""
+    """`line 17`, or `train.csv, line 17` where there are several files, made when they are asked for.
 
-    def __init__(self, files: Sequence[tuple[int, str, str]], lines: np.ndarray):
+    ids: the identifiers of all, which are the names, "" for one without; none where it is empty."""
+
+    def __init__(self, files: Sequence[tuple[int, str, str]], lines: np.ndarray, ids: Sequence[str] = ()):
         self._firsts = [first for first, _, _ in files]
-        self._files, self._lines = list(files), lines
+        self._files, self._lines, self._ids = list(files), lines, StringTable(ids)
 
     @property
     def word(self) -> str:
         """What a number counts in the first file: line or row."""
         return self._files[0][2]
 
-    def with_lines(self, lines: np.ndarray) -> tuple[LineNames, np.ndarray]:
-        """The names of one file with further `lines`, in the order of the file, and where (n,) those of this object are."""
+    def with_lines(self, lines: np.ndarray, ids: Sequence[str] = ()) -> tuple[LineNames, np.ndarray]:
+        """The names of one file with further `lines`, which have these `ids`, in the order of the file, and where (n,) those of this
+        object are."""
         assert len(self._files) == 1
-        whole = np.sort(np.concatenate([self._lines, lines]))
-        return LineNames(self._files, whole), np.searchsorted(whole, self._lines)
+        whole, named = np.concatenate([self._lines, lines]), [*self._ids, *ids]
+        order = np.argsort(whole)
+        names = LineNames(self._files, whole[order], [named[i] for i in order] if named else ())
+        return names, np.argsort(order)[: len(self)]
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -196,5 +223,7 @@ class LineNames(Sequence[str]):
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
+        if len(self._ids) and (id := self._ids[at]):
+            return id
         _, name, word = self._files[bisect.bisect_right(self._firsts, at) - 1]
         return f"{word} {self._lines[at]}" if len(self._files) == 1 else f"{name}, {word} {self._lines[at]}"

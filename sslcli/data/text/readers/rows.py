@@ -14,6 +14,8 @@ from sslcli.data.files.csv_table import SPLITS, normalize_name
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.tables.cells import PLAIN, format_number
 from sslcli.data.tables.delimited import DelimitedFile
+from sslcli.data.tables.id_column import require_id, require_trained_id
+from sslcli.data.tables.ids import IdReader
 from sslcli.data.tables.label import choose_label, require_column
 from sslcli.data.tables.parquet import ParquetFile, is_parquet
 from sslcli.data.text.corpus import PARTS
@@ -55,11 +57,12 @@ class Format:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that are read. split: the one with words such as train and test, or None."""
+    """The names of the columns that are read. split: the one with words such as train and test, or None. id: that of identifiers."""
 
     text: str
     label: str | None
     split: str | None
+    id: str | None = None
 
 
 def open_rows(path: str, form: Format) -> RowFile:
@@ -91,11 +94,13 @@ def choose_columns(
     notes: list[str],
     trained: str | None = None,
     select: str = SELECT,
+    id: str | None = None,
 ) -> Columns:
     """The columns that `dataset.text` and `dataset.label` name. `several`: there are files for the splits, so that no column says
-    them. `trained`, `select`: as in `TableReader`. RequestError where there is no such column."""
-    split = None if several else next((c for c in file.columns if normalize_name(c) in SPLITS), None)
-    others = [c for c in file.columns if c != split]
+    them. `trained`, `select`: as in `TableReader`. `id`: the column of identifiers, which is none of the others. RequestError where
+    there is no such column."""
+    split = None if several else next((c for c in file.columns if normalize_name(c) in SPLITS and c != id), None)
+    others = [c for c in file.columns if c not in (split, id)]
     if text == "auto":
         found = _same_name(trained or TEXT, others)
         found += [c for word in TEXTS for c in others if normalize_name(c) == word]
@@ -124,7 +129,7 @@ def choose_columns(
     else:
         text = require_column(text, file.columns, file.what, "text")
     label = choose_label(label, [c for c in others if c != text], file.what, notes)
-    return Columns(text, label, split if split not in (text, label) else None)
+    return Columns(text, label, split if split not in (text, label) else None, id)
 
 
 def _same_name(name: str, columns: Sequence[str]) -> list[str]:
@@ -140,7 +145,7 @@ class TableReader:
 
     text, label: as in `choose_columns`. several: there are files for the splits. columns: those of the first file, which the others
     must have too, except for the label. trained: the column that an encoder was trained with. select: what names another
-    column of text, in hints, where FILE is the path of the table."""
+    column of text, in hints, where FILE is the path of the table. id: the column of identifiers; trained_id: that of an encoder."""
 
     collector: Collector
     form: Format
@@ -151,13 +156,20 @@ class TableReader:
     columns: Columns | None = None
     trained: str | None = None
     select: str = SELECT
+    id: str | None = None
+    trained_id: str | None = None
+
+    def __post_init__(self) -> None:
+        self.collector.ids = None if self.id is None else IdReader(self.id)
 
     def read(self, path: str, part: str) -> None:
         """Add the rows of a file. RequestError, DataError."""
         file = open_rows(path, self.form)
+        self._require_id(file)
         if self.columns is None:
-            select = self._select(file)
-            self.columns = choose_columns(file, self.text, self.label, self.several, self.notes, self.trained, select)
+            self.columns = choose_columns(
+                file, self.text, self.label, self.several, self.notes, self.trained, self._select(file), self.id
+            )
             shown = "" if self.columns.label is None else f"; label: {escape(self.columns.label)}"
             self.notes.append(f"column of text: {escape(self.columns.text)}{shown}")
         own = self._own(file)
@@ -177,6 +189,12 @@ class TableReader:
     def _select(self, file: RowFile) -> str:
         return self.select.replace("FILE", shlex.quote(file.what))
 
+    def _require_id(self, file: RowFile) -> None:
+        if self.id == self.trained_id:
+            require_trained_id(self.id, file.columns, file.what, "text_table")
+        else:
+            require_id(self.id, file.columns, file.what, {"text": [self.text], "label": [self.label]})
+
     def _own(self, file: RowFile) -> Columns:
         assert self.columns is not None
         if self.columns.text not in file.columns:
@@ -185,15 +203,15 @@ class TableReader:
                 f"its columns: {listing(map(escape, file.columns), 12)}",
             )
         there = {key: name if name in file.columns else None for key, name in vars(self.columns).items()}
-        return replace(self.columns, label=there["label"], split=there["split"])
+        return replace(self.columns, label=there["label"], split=there["split"], id=there["id"])
 
     def _rows(self, file: RowFile, columns: Columns, part: str) -> dict[str, int]:
         """Add all rows. Returns how many have each word of the split column.
 
         DataError where the text column holds numbers, or the split column another word."""
-        names = {c for c in (columns.text, columns.label, columns.split) if c is not None}
+        names = {c for c in vars(columns).values() if c is not None}
         numeric, words, first = True, _SplitWords(file.what), len(self.collector.builder)
-        self.collector.begin_table(file.what, "row" if isinstance(file, ParquetFile) else "line")
+        self.collector.begin_table(file, "row" if isinstance(file, ParquetFile) else "line", columns.id is not None)
         for lines, block in file.blocks(names):
             if (
                 not words.counts
@@ -207,7 +225,8 @@ class TableReader:
             parts = np.full(len(lines), PARTS.index(part), np.int8)
             if columns.split is not None:
                 parts = words.parts(lines, [cell_text(v) for v in block[columns.split]])
-            self.collector.add_rows(lines, texts, labels, parts, file.what)
+            ids = None if columns.id is None else block[columns.id]
+            self.collector.add_rows(lines, texts, labels, parts, file.what, ids)
         if len(self.collector.builder) == first:
             raise DataError(f"{file.what} has no row with text in the column {escape(columns.text)}")
         if numeric:
