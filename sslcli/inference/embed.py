@@ -49,7 +49,12 @@ def describe(session: Session, inputs: Inputs, pool: str | None) -> Record:
             **{key: encoder.info.get(key) for key in ("method", "dataset", "step", "dim", "modality")},
         },
         "preprocessor": encoder.preprocessor.sha256,
-        "samples": {"dataset": inputs.dataset.name, "fingerprint": inputs.fingerprint, "split": inputs.request.split},
+        "samples": {
+            "dataset": inputs.dataset.name,
+            "fingerprint": inputs.fingerprint,
+            "split": inputs.request.split,
+            **({"id": inputs.dataset.id} if inputs.dataset.id is not None else {}),
+        },
         "settings": {
             "pool": pool,
             "precision": extractor.precision,

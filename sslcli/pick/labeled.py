@@ -23,7 +23,7 @@ class Known:
 
     labels: Tensor
     classes: tuple[str, ...]
-    column: str  # that names samples in the file: path or id
+    column: str  # that names samples in the file: path, id, or that of dataset.id
     rows: Sequence[Row]
     notes: Sequence[str]
     own: bool = False
@@ -42,7 +42,7 @@ def known_labels(inputs: Inputs, encoder: TrainedEncoder, have: str | None) -> K
         count = int((own >= 0).sum())
         notes += [f"{plural(count, 'sample')} with a label are not picked"] if count else []
         return Known(own, dataset.classes, "", [], notes, bool(count))
-    column, rows, notes, _ = read(have, dataset.classes)
+    column, rows, notes, _ = read(have, dataset.classes, dataset.id)
     places = _places(rows, column, inputs, encoder, have)
     classes, y = class_indices(rows, dataset.classes, have)
     if classes != dataset.classes:

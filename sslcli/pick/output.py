@@ -11,7 +11,7 @@ import torch
 
 from sslcli.data.files.csv_text import written
 from sslcli.data.loading.evaluation import iterate_batches
-from sslcli.pick.picks import Picked
+from sslcli.pick.picks import COLUMNS, Picked
 from sslcli.runs import Record
 from sslcli.runs.files import replace_file
 from sslcli.views import detailed, previews
@@ -19,7 +19,7 @@ from sslcli.views.preview.base import Preview, to_png
 
 
 def columns(picked: Picked) -> list[str]:
-    return [picked.key, "rank", "stratum", "reason", "label"]
+    return [picked.key, *COLUMNS[:-1]]
 
 
 def rows(picked: Picked) -> list[list[str | int]]:

@@ -25,6 +25,7 @@ from sslcli.rng import derive
 from sslcli.runs.run import Run
 
 CLASSES = 10  # expected where no class is known
+COLUMNS = ("rank", "stratum", "reason", "label", "split")  # of a file of picks, beside the name of each sample
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PickedSample:
 
 @dataclass(frozen=True)
 class Picked:
-    """The samples to label in order. `key`: the column of their names in a label file, path or id."""
+    """The samples to label in order. `key`: the column of their names in a label file: path, id, or that of `dataset.id`."""
 
     request: PickRequest
     inputs: Inputs
@@ -162,9 +163,16 @@ def _strata(pool: Pool, seed: int) -> Tensor:
 
 
 def _names(inputs: Inputs) -> tuple[str, Sequence[str]]:
-    """The column that identifies samples in a label file, and its cell for each: the path of a file, the name of a sample in a
-    larger file, or its index."""
-    names = inputs.source.names
+    """The column that identifies samples in a label file, and its cell for each: an identifier, the path of a file, the name of a
+    sample in a larger file, or its index. RequestError for identifiers that repeat across files."""
+    names, id = inputs.source.names, inputs.dataset.id
+    if id is not None and names is not None:
+        if len(set(names)) < len(names):
+            raise RequestError(
+                f"identifiers of {console.escape(id)} repeat across files, so that a file of labels cannot name samples by them",
+                "pick from one file or split: split=train",
+            )
+        return (id if id not in COLUMNS else "id"), names
     if inputs.paths and inputs.paths[0] and len(set(inputs.paths)) == len(inputs):
         names = inputs.ids
     if names is None or len(set(names)) < len(inputs):

@@ -14,6 +14,7 @@ from sslcli.console import escape, format_override, plural
 from sslcli.data.tables.cells import CODE, DATE, CellFormat, format_number, number_options
 from sslcli.data.tables.columns import MAX_TEXTS, Column, Table
 from sslcli.data.tables.encoding import ColumnEncoding, fit_column
+from sslcli.data.tables.ids import is_id_name
 from sslcli.data.tables.label import require_column, require_finite
 from sslcli.errors import DataError, RequestError, listing
 
@@ -38,10 +39,11 @@ class Features:
 def choose_features(
     table: Table, names: Sequence[str], numeric: Collection[str], categorical: Collection[str], cells: CellFormat
 ) -> Features:
-    """The types of the columns `names`. DataError where a column cannot have the type that `numeric` requests, where a number is
+    """The types of the columns `names`, with a note on those that may identify rows, unless one does. DataError where a column cannot have the type that `numeric` requests, where a number is
     not finite, or where text would be numbers with other options."""
     out = Features()
-    ambiguous, unique, dates, codes = [], [], [], []
+    ambiguous, dates, codes = [], [], []
+    unique, named = list[str](), list[str]()  # columns that look like identifiers: features, and those left out
     for name in names:
         column = table.columns[name]
         if name in categorical:
@@ -50,11 +52,12 @@ def choose_features(
             require_finite(column, table)
             if _counts_rows(column.numbers, table.boundaries):
                 out.dropped[name] = "row numbers"
+                named += [name] if is_id_name(name) else []
                 continue
             out.columns.append(column)
             kind = _integer_kind(column.numbers) if name not in numeric else ""
             ambiguous += [f"{escape(name)} ({kind})"] if kind not in ("", "unique") else []
-            unique += [escape(name)] if kind == "unique" else []
+            unique += [name] if kind == "unique" or (name not in numeric and _identifies(column)) else []
         elif name in numeric:
             raise DataError(
                 f"{table.what}: column {escape(name)} holds text: {table.rows_with_text(name) or 'in many rows'}",
@@ -62,6 +65,7 @@ def choose_features(
             )
         elif column.codes is None:
             out.dropped[name] = f"text, more than {MAX_TEXTS:,} different values"
+            named += [name] if is_id_name(name) else []
         else:
             _require_no_format(table, column, cells)
             out.notes += _stray_texts(table, column)
@@ -72,8 +76,10 @@ def choose_features(
             if len(column.texts) > max(MANY_TEXTS, present / 2):
                 kind = "dates" if is_date else "text"
                 out.dropped[name] = f"{kind}, {len(column.texts):,} different values in {plural(present, 'row')}"
+                named += [name] if _identifies(column) else []
             else:
                 out.columns.append(column.as_text())
+                unique += [name] if _identifies(column) else []
     if codes:
         out.notes.append(f"numbers with leading zeros read as categories: {listing(codes, 6)}")
     if dates:
@@ -86,11 +92,30 @@ def choose_features(
             f"whole numbers of few values read as numbers: {listing(ambiguous, 6)}; "
             f"codes without an order are categories: dataset.categorical=[{first}]"
         )
-    if unique:
-        out.notes.append(
-            f"warning: each value of {listing(unique, 6)} occurs once; leave identifiers out: dataset.drop=[{unique[0]}]"
-        )
+    out.notes += _note_identifiers(unique, named if table.ids is None and not unique else [], table.ids is None)
     return out
+
+
+def _note_identifiers(features: Sequence[str], others: Sequence[str], free: bool) -> list[str]:
+    """Notes on columns that look like identifiers. `free`: whether no column is known to hold them."""
+    if features:
+        name = escape(features[0])
+        names_rows = f"{format_override('dataset.id', name)}, which names rows by it, or " if free else ""
+        return [
+            f"warning: each value of {listing(map(escape, features), 6)} occurs once; leave identifiers out: "
+            f"{names_rows}{format_override('dataset.drop', f'[{name}]')}"
+        ]
+    hint = "names the rows by it in predictions, picks and labels"
+    return [f"{format_override('dataset.id', escape(name))} {hint}" for name in others[:1]]
+
+
+def _identifies(column: Column) -> bool:
+    """Whether a column is named as identifiers are, and each row has another value: text, or a whole number."""
+    if not is_id_name(column.name) or column.missing.any():
+        return False
+    if column.numbers is None:
+        return len(column.texts) == len(np.asarray(column.codes))
+    return bool((column.numbers == np.floor(column.numbers)).all()) and len(np.unique(column.numbers)) == len(column.numbers)
 
 
 def fit_features(features: Features, train: np.ndarray, max_categories: int, what: str) -> tuple[ColumnEncoding, ...]:

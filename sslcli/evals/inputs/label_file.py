@@ -1,7 +1,8 @@
 """Labels from a CSV file: `labels=FILE.csv`, for example for a folder of unlabeled images and a hundred labels, or in addition to
 those of the data set: `labels=all+FILE.csv`.
 
-The header has `name` (or `path`) or `id`, `label`, and optionally `split`. A name is one of `Source.names` or a unique
+The header has `name` (or `path`) or `id`, `label`, and optionally `split`. Of a data set with a column of identifiers
+(`dataset.id`), they are in the column of that name, else in the first one. A name is one of `Source.names` or a unique
 suffix of its path (usually the file name); the extension may be omitted, and the folders common to all names may differ.
 Ids are file names without extension if all of them match, else indices into the training split. Rows with an empty label
 are ignored. The file replaces all training labels of the data set, or with `all+` those of the samples that it names.
@@ -55,7 +56,7 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
     contain other samples. Raises RequestError if the file cannot be read, DataError if its content is invalid.
     """
     file, beside = labels.removeprefix(OWN), labels.startswith(OWN)
-    column, rows, more, sha256 = read(file, dataset.classes)
+    column, rows, more, sha256 = read(file, dataset.classes, dataset.id)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
     places = find(rows, column, pool, n_train, dataset, file)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sslcli.console import escape, format_override, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.csv_table import LABELS, PATHS, SPLITS, decode_cp1252, decode_text, normalize_name, parse_table
+from sslcli.data.files.csv_text import cell
 from sslcli.data.files.file_names import normalize_path, stem
 from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.split_names import exact_split
@@ -34,10 +35,10 @@ class Row:
     split: str  # train, test, or "" if the file has no such column
 
 
-def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], str]:
+def read(file: str, known: Sequence[str], id: str | None = None) -> tuple[str, list[Row], list[str], str]:
     """Read a label file: the column that identifies samples, the labeled rows, notes, and the SHA-256 of the content.
 
-    `known`: the classes of the data set. Raises RequestError if the file cannot be read, DataError if it is invalid.
+    `known`: the classes of the data set. `id`: its column of identifiers, which the file has, or they are in its first column. Raises RequestError if the file cannot be read, DataError if it is invalid.
     """
     path = Path(os.path.expanduser(file))
     if path.exists() and not path.is_file():
@@ -53,7 +54,7 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
         content = path.read_bytes()
     except OSError as error:
         raise RequestError(f"labels={escape(file)} cannot be read: {error.strerror}") from error
-    column, rows, notes = _parsed(decode_text(content), known, file)
+    column, rows, notes = _parsed(decode_text(content), known, file, id)
     labeled = [row for row in rows if row.label]
     if not labeled:
         raise DataError(f"{escape(file)} holds no label" + "".join(f"; {n}" for n in notes), HEADER)
@@ -63,11 +64,13 @@ def read(file: str, known: Sequence[str]) -> tuple[str, list[Row], list[str], st
     return column, labeled, notes, hashlib.sha256(content).hexdigest()
 
 
-def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row], list[str]]:
-    """The column that identifies samples, all rows, and notes."""
-    table = parse_table(text, escape(file), NAMES)
+def _parsed(text: str, known: Sequence[str], file: str, id: str | None) -> tuple[str, list[Row], list[str]]:
+    """What identifies samples: name, id (a number, or a name without its ending) or the column `id`; all rows, and notes."""
+    table = parse_table(text, escape(file), NAMES if id is None else (*NAMES, normalize_name(id)))
     ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
     column = named if named is not None else ids
+    if id is not None and table.columns:
+        column = id if id in table.columns else column or table.columns[0]
     rest = [c for c in table.columns if c not in (column, split)]
     notes = []
     if labels is None and column is not None and len(rest) == 1:
@@ -75,7 +78,7 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
         notes.append(f"the labels are the column {escape(labels)} of {escape(file)}")
     if (
         column is None
-        or (ids is not None and named is not None and normalize_name(named) in ("name", "path"))
+        or (id is None and ids is not None and named is not None and normalize_name(named) in ("name", "path"))
         or labels is None
     ):
         raise DataError(f"the header of {escape(file)} is {escape(','.join(table.columns)) or 'empty'}", HEADER)
@@ -97,7 +100,7 @@ def _parsed(text: str, known: Sequence[str], file: str) -> tuple[str, list[Row],
         if aside
         else []
     )
-    return "id" if column == ids else "name", rows, [*notes, *cells.notes()]
+    return id or ("id" if column == ids else "name"), rows, [*notes, *cells.notes()]
 
 
 def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
@@ -111,13 +114,19 @@ def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
 def find(rows: list[Row], column: str, pool: Source, n_train: int, dataset: Dataset, file: str) -> Tensor:
     """Index of each row's sample in the pool of samples of `dataset`: (m,) int64. Raises DataError for unknown or repeated
     samples, and for those that the data set leaves out."""
-    name, left_out = dataset.name, _left_out(dataset, pool)
-    matches = _ids(rows, pool, n_train, [*left_out]) if column == "id" else _by_name(rows, pool.names, name, file)
+    name, left_out, named = dataset.name, _left_out(dataset, pool), dataset.id is not None
+    if named:
+        matches = _by_identifier(rows, pool.names or (), dataset, file)
+    else:
+        matches = _ids(rows, pool, n_train, [*left_out]) if column == "id" else _by_name(rows, pool.names, name, file)
     unknown = torch.tensor([place is None for place in matches])
     if unknown.any():
         _refuse_left_out([row for row, place in zip(rows, matches, strict=True) if place is None], left_out, name, file)
         hint = f"an id is a number from 0 to {n_train - 1}"
-        if pool.names is not None:
+        if named and pool.names is not None:
+            few = listing(map(escape, pool.names[: min(2, len(pool))]), 2)
+            hint = f"the identifiers of the column {escape(str(dataset.id))} are as in {few}"
+        elif pool.names is not None:
             few = listing((escape(pool.names[i]) for i in range(min(2, len(pool)))), 2)
             hint = f"names are as in {few}; folders above and the extension may be left out" + (
                 f", and {hint}" if column == "id" else ""
@@ -156,6 +165,23 @@ def _refuse_left_out(rows: list[Row], left_out: Mapping[str, str], name: str, fi
             f"{escape(file)} names {plural(len(known), 'sample')} that {name} leaves out: {format_examples(known)}",
             "remove these rows from the file of labels, or use these samples again",
         )
+
+
+def _by_identifier(rows: list[Row], names: Sequence[str], dataset: Dataset, file: str) -> list[int | None]:
+    """Indices of samples by the identifiers in the column `dataset.id`, None for an unknown one. DataError for one of several samples,
+    of different files."""
+    places: dict[str, int] = {}
+    several = set()
+    for place, name in enumerate(names):
+        for written in {name, str(cell(name))}:  # as the data set and as files of sslcli write it
+            if places.setdefault(written, place) != place:
+                several.add(written)
+    if row := next((row for row in rows if row.name in several), None):
+        raise DataError(
+            f"{escape(file)}, line {row.line}: {dataset.name} has more than one sample with the identifier {escape(row.name)}",
+            f"the values of {escape(str(dataset.id))} differ within each file; here they must differ across files, too",
+        )
+    return [places.get(row.name) for row in rows]
 
 
 def _number(text: str, n: int) -> int | None:
