@@ -105,8 +105,8 @@ class Predictor:
         missing: Mapping[str, str],
         ids: Sequence[str] | None = None,
     ) -> Iterator[list[Row]]:
-        """The rows of each block of samples with these `paths` (and `ids`, where there is a column of them), then those of the files
-        in `missing`, path -> reason, of which no sample could be read."""
+        """The rows of each block of samples with these `paths` (and `ids`, where there is a column of them), then those of the
+        files in `missing`, path -> reason, of which no sample could be read."""
         for block in blocks:
             numbers = block.ids.tolist()
             here = [*numbers, *block.unreadable]

@@ -12,6 +12,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from sslcli import api
 from sslcli.classifier.files import load_classifier
 from sslcli.data import digits
 from sslcli.errors import DataError, RequestError
+from sslcli.inference.predictions import Predictor, rounded
 from sslcli.runs import records
 from tests.conftest import SMOKE
 
@@ -85,7 +87,7 @@ def test_rows_do_not_depend_on_execution(cli, run, folder, tmp_path):
         assert cli(*words, f"out={name}.csv", *options).code == 0
         files[name] = (tmp_path / f"{name}.csv").read_text()
     assert files["a"] == files["b"] == files["c"]
-    assert files["a"].startswith(HEAD + "\n")
+    assert files["a"].startswith(f"{HEAD},{','.join(f'probability_{digit}' for digit in range(10))}\n")
     rows = read(tmp_path / "a.csv")
     assert [row["path"] for row in rows] == [str(p) for p in sorted(folder.iterdir())]
     assert [i for i, row in enumerate(rows) if row["error"]] == [20]
@@ -102,6 +104,35 @@ def test_rows_do_not_depend_on_execution(cli, run, folder, tmp_path):
     assert [{**r, "path": None} for i, r in enumerate(objects) if i != 20] == [
         r for i, r in enumerate(in_memory) if i != 20
     ]
+
+
+def test_probability_of_each_class(cli, run, folder, tmp_path):
+    words = ["predict", str(run), str(folder / "00.png"), str(folder / "20.png"), "device.workers=0"]
+    assert cli(*words, "probabilities=top").out.startswith(HEAD + "\n")
+    row, bad = csv.DictReader(cli(*words, "probabilities=all").out.splitlines())
+    p = {name.removeprefix("probability_"): float(v) for name, v in row.items() if name.startswith("probability_")}
+    assert sum(p.values()) == pytest.approx(1, abs=1e-12)
+    assert (p[row["class"]], p[row["runner_up"]]) == (float(row["probability"]), float(row["runner_up_probability"]))
+    assert list(p) == [str(digit) for digit in range(10)]
+    assert {bad[f"probability_{digit}"] for digit in p} == {""}
+    wrong = cli(*words, "probabilities=some")
+    assert (wrong.code, "probabilities=some" in wrong.err) == (2, True)
+
+
+def test_rounded_probabilities_sum_to_one():
+    p = torch.cat([torch.randn(50, 300).mul(3).softmax(dim=1), torch.full((1, 300), 1 / 300)])
+    table = torch.tensor(rounded(p), dtype=torch.float64)
+    assert table.sum(dim=1).tolist() == pytest.approx([1] * 51, abs=1e-12)
+    assert (table - p).abs().max() < 1.1e-6
+    assert torch.equal(table.argsort(dim=1, stable=True)[:50, -2:], p[:50].argsort(dim=1, stable=True)[:, -2:])
+
+
+@pytest.mark.parametrize(("classes", "which", "columns"), [(20, "auto", 20), (21, "auto", 0), (21, "all", 21)])
+def test_columns_of_many_classes(classes, which, columns):
+    kept = SimpleNamespace(classes=tuple(f"a class {i}" for i in range(classes)), predicts_value=False)
+    names = Predictor(kept, probabilities=which, id="class").columns
+    assert (names[:3], len(names) - 8) == (("id_class", "path", "class"), columns)
+    assert len(set(names)) == len(names)
 
 
 def test_parquet_has_the_rows_of_csv(cli, run, folder, tmp_path):
@@ -126,8 +157,9 @@ def test_value_of_a_table(cli, tmp_path, monkeypatch):
     assert list(rows[0]) == ["path", "value", "distance", "error"]
     assert [float(r["value"]) for r in rows] == pytest.approx([float(r["predicted"]) for r in measured], rel=1e-4)
     assert load_classifier(path).protocol["test"]["rmse"] == pytest.approx(result["rmse"])
-    wrong = cli("predict", str(path), "dataset=diabetes", "threshold=0.5")
-    assert (wrong.code, "predicts a value" in wrong.err) == (2, True)
+    for option in ("threshold=0.5", "probabilities=all"):
+        wrong = cli("predict", str(path), "dataset=diabetes", option)
+        assert (wrong.code, "predicts a value" in wrong.err) == (2, True)
     tuned = api.evaluate(
         path, "finetune", "evaluator.epochs=1", "evaluator.min_steps=2", "evaluator.baselines=false", **CPU
     )

@@ -114,7 +114,10 @@ def table(
 
 
 def _require_id(
-    id: str | None, like: TablePreprocessor | None, files: Sequence[TableFile], others: Mapping[str, Collection[str | None]]
+    id: str | None,
+    like: TablePreprocessor | None,
+    files: Sequence[TableFile],
+    others: Mapping[str, Collection[str | None]],
 ) -> None:
     """Errors where a file has no such column, or where another key names the same one."""
     for file in files:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from sslcli.console import escape, human_bytes, plural
-from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number, number_options
 from sslcli.data.files.string_table import StringTable
+from sslcli.data.tables.cells import CellFormat, TextCells, canonical, format_number, number_options
 from sslcli.data.tables.delimited import DelimitedFile
 from sslcli.data.tables.ids import IdReader
 from sslcli.data.tables.parquet import ParquetFile
@@ -148,7 +148,8 @@ def read_tables(
     columns = {name: reader.column() for name, reader in readers.items()}
     all_lines = np.concatenate(lines) if lines else np.zeros(0, dtype=np.int64)
     markers = {name: r.markers for name, r in readers.items()}
-    return Table(what, columns, all_lines, tuple(boundaries), markers, cells, None if id is None else StringTable(named))
+    rows_named = None if id is None else StringTable(named)
+    return Table(what, columns, all_lines, tuple(boundaries), markers, cells, rows_named)
 
 
 def _common_names(

@@ -39,8 +39,8 @@ class Features:
 def choose_features(
     table: Table, names: Sequence[str], numeric: Collection[str], categorical: Collection[str], cells: CellFormat
 ) -> Features:
-    """The types of the columns `names`, with a note on those that may identify rows, unless one does. DataError where a column cannot have the type that `numeric` requests, where a number is
-    not finite, or where text would be numbers with other options."""
+    """The types of the columns `names`, with a note on those that may identify rows. DataError where a column cannot have the type
+    that `numeric` requests, where a number is not finite, or where text would be numbers with other options."""
     out = Features()
     ambiguous, dates, codes = [], [], []
     unique, named = list[str](), list[str]()  # columns that look like identifiers: features, and those left out
@@ -115,7 +115,8 @@ def _identifies(column: Column) -> bool:
         return False
     if column.numbers is None:
         return len(column.texts) == len(np.asarray(column.codes))
-    return bool((column.numbers == np.floor(column.numbers)).all()) and len(np.unique(column.numbers)) == len(column.numbers)
+    whole = bool((column.numbers == np.floor(column.numbers)).all())
+    return whole and len(np.unique(column.numbers)) == len(column.numbers)
 
 
 def fit_features(features: Features, train: np.ndarray, max_categories: int, what: str) -> tuple[ColumnEncoding, ...]:

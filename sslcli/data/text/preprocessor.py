@@ -46,7 +46,7 @@ class TextPreprocessor(Preprocessor):
     [SEP] and padding. html_breaks: keep, or space: a line break of HTML, `<br />`, is read as a space. windows: how many
     of `max_length` tokens the features of a document are averaged over, at most; it changes no pretraining. column: of the table
     that training documents were read from, which later tables must have; None for other training data, and for runs of earlier
-    versions, with which a column is chosen by its name. id: the column of identifiers, which later tables must have; None without."""
+    versions, with which a column is chosen by its name. id: the column of identifiers, which later tables must have, or None."""
 
     kind: ClassVar[str] = "text"
     tokenizer: Tokenizer

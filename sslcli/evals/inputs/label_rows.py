@@ -38,7 +38,8 @@ class Row:
 def read(file: str, known: Sequence[str], id: str | None = None) -> tuple[str, list[Row], list[str], str]:
     """Read a label file: the column that identifies samples, the labeled rows, notes, and the SHA-256 of the content.
 
-    `known`: the classes of the data set. `id`: its column of identifiers, which the file has, or they are in its first column. Raises RequestError if the file cannot be read, DataError if it is invalid.
+    `known`: the classes of the data set. `id`: its column of identifiers; without a column of this name, or one of names, they are
+    in the first one. Raises RequestError if the file cannot be read, DataError if it is invalid.
     """
     path = Path(os.path.expanduser(file))
     if path.exists() and not path.is_file():
@@ -69,8 +70,9 @@ def _parsed(text: str, known: Sequence[str], file: str, id: str | None) -> tuple
     table = parse_table(text, escape(file), NAMES if id is None else (*NAMES, normalize_name(id)))
     ids, named, labels, split = (table.column(words) for words in (("id", "imageid"), PATHS, LABELS, SPLITS))
     column = named if named is not None else ids
-    if id is not None and table.columns:
-        column = id if id in table.columns else column or table.columns[0]
+    if id is not None:
+        others = (c for c in table.columns if c not in (labels, split))
+        column = id if id in table.columns else column or next(others, None)
     rest = [c for c in table.columns if c not in (column, split)]
     notes = []
     if labels is None and column is not None and len(rest) == 1:
@@ -168,8 +170,8 @@ def _refuse_left_out(rows: list[Row], left_out: Mapping[str, str], name: str, fi
 
 
 def _by_identifier(rows: list[Row], names: Sequence[str], dataset: Dataset, file: str) -> list[int | None]:
-    """Indices of samples by the identifiers in the column `dataset.id`, None for an unknown one. DataError for one of several samples,
-    of different files."""
+    """Indices of samples by the identifiers in the column `dataset.id`, None for an unknown one. DataError for one of several
+    samples, of different files."""
     places: dict[str, int] = {}
     several = set()
     for place, name in enumerate(names):

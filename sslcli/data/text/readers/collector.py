@@ -91,8 +91,8 @@ class Collector:
         what: str,
         ids: Sequence[Any] | None = None,
     ) -> None:
-        """Add rows of a table. lines: (n,) the number of each, parts: (n,) index of PARTS, ids: the cells of identifiers. DataError for
-        null bytes, and for identifiers that are missing or repeated."""
+        """Add rows of a table. lines: (n,) the number of each, parts: (n,) index of PARTS, ids: the cells of identifiers. DataError
+        for null bytes, and for identifiers that are missing or repeated."""
         content = [text.strip() for text in texts]
         if self.ids is not None:
             named = [""] * len(content) if ids is None else self.ids.read(ids, lines)
@@ -209,8 +209,8 @@ class LineNames(Sequence[str]):
         return self._files[0][2]
 
     def with_lines(self, lines: np.ndarray, ids: Sequence[str] = ()) -> tuple[LineNames, np.ndarray]:
-        """The names of one file with further `lines`, which have these `ids`, in the order of the file, and where (n,) those of this
-        object are."""
+        """The names of one file with further `lines`, which have these `ids`, in the order of the file, and where (n,) those of
+        this object are."""
         assert len(self._files) == 1
         whole, named = np.concatenate([self._lines, lines]), [*self._ids, *ids]
         order = np.argsort(whole)

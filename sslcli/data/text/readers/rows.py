@@ -57,7 +57,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that are read. split: the one with words such as train and test, or None. id: that of identifiers."""
+    """The names of the columns that are read. split: the one with words such as train and test, or None. id: of identifiers."""
 
     text: str
     label: str | None
