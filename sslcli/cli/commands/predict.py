@@ -66,8 +66,8 @@ def run(
         return predict_next(spec, samples, settings, values, out, Rows())
     threshold = number("threshold", options["threshold"]) if "threshold" in options else None
     size = positive_integer("batch_size", options.get("batch_size", "64"))
-    settings_of = Settings(source, threshold, size, options.get("probabilities", "auto"))
-    return predict(spec, samples, settings_of, values, out, Rows())
+    classes = Settings(source, threshold, size, options.get("probabilities", "auto"))
+    return predict(spec, samples, classes, values, out, Rows())
 
 
 class Rows:

@@ -51,7 +51,7 @@ class ParquetFile:
         self._types = pyarrow.types
         self._kinds = list(schema.types)
 
-    def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray | Sequence[str]]]]:
+    def blocks(self, names: Collection[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray | Sequence[Any]]]]:
         """Blocks of rows of the columns `names`: the number of each row, from 1, (n,) int64, and by the name of a column its
         numbers (n,) float64 or its text."""
         places = {self._names[i]: i for i, name in enumerate(self.columns) if name in names}
@@ -71,7 +71,7 @@ class ParquetFile:
             yield np.arange(first, first + batch.num_rows), block
             first += batch.num_rows
 
-    def _values(self, column: Any, kind: Any, name: str) -> np.ndarray | Sequence[str]:
+    def _values(self, column: Any, kind: Any, name: str) -> np.ndarray | Sequence[Any]:
         types = self._types
         if name not in self.exact and (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
             values = [np.nan if v is None else float(v) for v in column.to_pylist()] if types.is_decimal(kind) else None
