@@ -59,7 +59,9 @@ def known_labels(inputs: Inputs, encoder: TrainedEncoder, have: str | None) -> K
     notes = [f"{plural(int(mine.sum()), 'sample')} with a label in {escape(have)}{beside} are not picked", *notes]
     if not mine.all():
         notes.append(f"{plural(int((~mine).sum()), 'label')} of test samples left aside")
-    return Known(labels, classes, "path" if column == "name" and dataset.id is None else column, rows, notes, bool(others))
+    return Known(
+        labels, classes, "path" if column == "name" and dataset.id is None else column, rows, notes, bool(others)
+    )
 
 
 def _places(rows: list[Row], column: str, inputs: Inputs, encoder: TrainedEncoder, file: str) -> Tensor:
