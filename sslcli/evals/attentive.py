@@ -14,6 +14,7 @@ it), no output projection (the classifier is one), no MLP block (V-JEPA has one)
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds
-from sslcli.evals.finetuning.learning_rate import best_rate, rate_protocol
+from sslcli.evals.classifier.class_weight import ClassWeight, check_class_weight
+from sslcli.evals.finetuning.learning_rate import best_rate, class_score, rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions
 from sslcli.evals.finetuning.training import WARMUP, top_classes
 from sslcli.evals.fit.attentive_head import Head, HeadSettings, HeadTraining, check_backbone, check_memory, patch_tokens
@@ -49,6 +51,7 @@ def attentive(
     epochs: int = 50,
     min_steps: int = 300,
     batch_size: int = 256,
+    class_weight: ClassWeight = None,
     baselines: Baselines = True,
 ) -> Result:
     """`top1`, with more than five classes `top5`, `linear.top1` (the plain probe of the pooled features on the same draws), and
@@ -56,14 +59,16 @@ def attentive(
 
     The head learns by AdamW from the clean samples' tokens, which are computed once and kept in half precision; of the
     rates the one is taken that does best on a fifth of the labeled training samples. The test split is used once,
-    after the last step. RequestError for a backbone without tokens, and where the tokens of the labeled samples take
+    after the last step. `class_weight`: balanced weights the classes equally, in all of these.
+    RequestError for a backbone without tokens, and where the tokens of the labeled samples take
     more than 2 GiB.
     """
     data = data.without_windows()
     amount = subsets.parse(labels, data.dataset)
+    check_class_weight(class_weight, data.dataset)
     check_seeds(seeds)
     check_backbone(backbone, heads)
-    settings = HeadSettings(heads, _rates(lr), weight_decay, epochs, min_steps, batch_size)
+    settings = HeadSettings(heads, _rates(lr), weight_decay, epochs, min_steps, batch_size, class_weight)
     data.source("test")
     y = data.labels("train")
     name = data.dataset.name
@@ -83,8 +88,10 @@ def attentive(
         metrics |= top if kind == "" else {k: v for k, v in top.items() if "top1" in k}
         if kind == "":
             y_of_draw, chosen = scores, rates
-    linear = probe(backbone, data, labels=labels, seeds=seeds, baselines=False, calibrate=False)
-    metrics |= {f"linear.{k}": v for k, v in linear.metrics.items() if k in ("top1", "top1_std")}
+    linear = probe(
+        backbone, data, labels=labels, seeds=seeds, baselines=False, calibrate=False, class_weight=class_weight
+    )
+    metrics |= {f"linear.{k}": v for k, v in linear.metrics.items() if "top1" in k}
     protocol = {
         "labels": str(amount),
         "seeds": seeds,
@@ -98,6 +105,7 @@ def attentive(
         "optimizer": f"AdamW, weight decay {weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": settings.steps(len(draws[-1])),
         "batch_size": batch_size,
+        "class_weight": class_weight,
         "linear": {"strength": linear.protocol["strength"], "solver": linear.protocol["solver"]},
         "notes": data.protocol_notes(baselines, warnings),
     }
@@ -149,7 +157,8 @@ def _measure(
         )
         of = data.source("train").groups
         groups = None if of is None else of[union[rows]]
-        rate = best_rate(settings.rates, settings.rates.start[0], y_of_draw, fit.seed, fit, fit.score, groups)
+        judge = partial(class_score, weights=fit.weights)
+        rate = best_rate(settings.rates, settings.rates.start[0], y_of_draw, fit.seed, fit, fit.score, groups, judge)
         heads.append((fit(torch.arange(len(rows)), rate.value), classes))
         chosen.append(rate)
         notify.show_progress("attentive heads", index + 1, len(draws))

@@ -14,6 +14,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight, check_class_weight, weight_details
 from sslcli.evals.classifier.make import finetuned_classifier
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.predictions import TestPredictions, check_augment, measure
@@ -23,6 +24,7 @@ from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import fit_classifiers
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.evals.regression.finetune import check_recipe, value_finetune
+from sslcli.runs import Record
 from sslcli.views.modality import modality
 
 
@@ -45,6 +47,7 @@ def finetune(
     cutmix: float = Recipe.cutmix,
     label_smoothing: float = Recipe.label_smoothing,
     augment: str = Recipe.augment,
+    class_weight: ClassWeight = Recipe.class_weight,
     baselines: bool = True,
     calibrate: bool = True,
 ) -> Result:
@@ -61,7 +64,8 @@ def finetune(
 
     An epoch is cut into batches of near `batch_size`; fewer than 32 labeled samples are one batch, each in as many
     views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is a grid, of
-    which the best on a fifth of the draw's labeled samples is taken.
+    which the best on a fifth of the draw's labeled samples is taken. `class_weight`: balanced weights the classes equally, in the
+    loss of all starts, in the first head, in the choice of the rate, and in the modality's baselines.
 
     `calibrate`: the temperature is fitted to the logits of a fifth of the first draw's labeled samples, by a model trained on
     the other four fifths with the same rate. With a list of rates that model is there; with a single rate it is one training
@@ -70,8 +74,20 @@ def finetune(
     amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
     recipe = Recipe(
-        epochs, min_steps, max_steps, batch_size, lr, weight_decay, layer_decay, mixup, cutmix, label_smoothing, augment
+        epochs,
+        min_steps,
+        max_steps,
+        batch_size,
+        lr,
+        weight_decay,
+        layer_decay,
+        mixup,
+        cutmix,
+        label_smoothing,
+        augment,
+        class_weight,
     )
+    check_class_weight(class_weight, data.dataset)
     check_augment(data, recipe)
     is_value = data.dataset.task == "value"
     if is_value:
@@ -105,7 +121,7 @@ def finetune(
         metrics |= scores.metrics(kind) | (kept.metrics() if kind == "" else {})
         what = f"learning rate{f' {kind}' if kind else ''}"
         warnings += choice_notes(scores.rates, grid, what, "evaluator.lr")
-    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
+    fitted, y_test = fit_classifiers(data, amount, seeds, baselines, class_weight)
     for name, outputs in fitted.items():
         for metric, values in outputs.scores(y_test, binary=False).items():
             metrics |= mean_and_std(f"{name}.{metric}", values)
@@ -124,7 +140,10 @@ def finetune(
         "confusion.png": Confusion(main.confusion(data), data.dataset.classes),
         **main.predictions().files(data.source("test"), data.dataset.classes),
     }
-    details = {"training": {kind or start: scores.curve() for kind, scores in by_start.items()}}
+    details: Record = {"training": {kind or start: scores.curve() for kind, scores in by_start.items()}}
+    first = main.first.trained
+    if first.weights is not None:
+        details["class_weights"] = weight_details(first.weights, first.classes, data.dataset.classes)
     intervals = accuracy_intervals(metrics, len(main.ids), seeds)
     return Result(metrics, protocol, artefacts, details, intervals, fitted=kept)
 

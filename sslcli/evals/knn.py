@@ -15,6 +15,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.fit.neighbors import class_scores
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.interval import accuracy_intervals
@@ -72,7 +73,10 @@ def knn(
             predicted.append(scores.argmax(dim=1))
             confidence.append(scores.amax(dim=1) / scores.sum(dim=1))
         right = [float((classes == y_true).double().mean()) for classes in predicted]
-        metrics |= mean_and_std(f"{kind}.top1" if kind else "top1", right)
+        prefix = f"{kind}." if kind else ""
+        metrics |= mean_and_std(f"{prefix}top1", right)
+        if is_imbalanced(y_true):
+            metrics |= mean_and_std(f"{prefix}balanced_top1", mean_recall(torch.stack(predicted), y_true))
         if kind == "":
             protocol["dim"] = bank.shape[1]
             protocol["splits"] = {"train": len(y), "labelled": len(ids), "test": len(labeled)}

@@ -19,7 +19,9 @@ from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight, check_class_weight, class_weights, weight_details
 from sslcli.evals.classifier.confidence import FittedClassifier
+from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.classifier.make import probe_classifier
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, LinearProbe, Standardizer, c_protocol, choose_c
@@ -44,6 +46,7 @@ def probe(
     baselines: Baselines = True,
     calibrate: bool = True,
     kind: str = "linear",
+    class_weight: ClassWeight = None,
 ) -> Result:
     """Returns `top1`, with more than five classes `top5`, with two classes `auroc`, and the same `top1` and `auroc` as `raw.`,
     `untrained.` and of the modality's baselines; with several seeds each with `_std`; and of the first draw, whose classifier is
@@ -54,21 +57,24 @@ def probe(
     folds that are averaged; `_std` is the standard deviation over draws (n - 1). The baselines use the same draws.
     `strengths` is scikit-learn's C, or alpha of ridge regression: a value, a list, or None for the grid. `calibrate`: fit the
     temperature, to labeled training samples (`held_out_temperature`); the test split is not used. `kind`: linear, or svm, a
-    support-vector machine of which no classifier is kept (`svm/probe.py`). Raises RequestError for settings out of range,
-    DataError where labels are missing.
+    support-vector machine of which no classifier is kept (`svm/probe.py`). `class_weight`: balanced weights the classes equally, in
+    all fits, in the choice of C, and in the baselines; with frequent classes in the test split, the result has `balanced_top1`.
+    The probabilities are then those of equally frequent classes, up to the temperature. Raises RequestError for settings out of
+    range, DataError where labels are missing.
     """
     amount = subsets.parse(labels, data.dataset, any_task=True)
     check_seeds(seeds)
     given = _given(strengths)
     if kind not in ("linear", "svm"):
         raise RequestError(f"evaluator.kind={kind}: expected linear or svm", "evaluator.kind=linear")
+    check_class_weight(class_weight, data.dataset)
     data.source("test")  # raises before any feature is computed
     if kind == "svm":
         if data.dataset.task == "value":
             raise RequestError(
                 "evaluator.kind=svm classifies, but the data set has a value to predict", "evaluator.kind=linear"
             )
-        return svm_probe(backbone, data, amount, seeds, given, baselines)
+        return svm_probe(backbone, data, amount, seeds, given, baselines, class_weight)
     if data.dataset.task == "value":
         return value_probe(backbone, data, amount, seeds, given, baselines)
     grid = C_GRID if given is None else Grid.of(given)
@@ -81,7 +87,7 @@ def probe(
     draws: dict[str, dict[str, list[float]]] = {}  # of the baselines, by metric: one value per draw
     kept: FittedClassifier | None = None
     for subject, features in data.feature_sets(backbone, baselines).items():
-        scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid)
+        scores_of_set = _measure(features("train"), features("test"), data, amount, seeds, grid, class_weight)
         notes += choice_notes(
             scores_of_set.choices, grid, f"C of the probe of {subject or 'the backbone'}", "evaluator.strengths"
         )
@@ -91,8 +97,8 @@ def probe(
             warning = f"the probe of {subject or 'the backbone'} has not converged: {away}"
             warn(warning, "evaluator.strengths=[0.001,0.01,0.1] avoids values of C that converge slowly")
             notes.append(warning)
-        names = ("top1", "top5", "auroc") if subject == "" else ("top1", "auroc")
-        for name in names:
+        names = ("top1", "top5", "auroc", "balanced_top1")
+        for name in names if subject == "" else (n for n in names if n != "top5"):
             if name in scores_of_set.scores:
                 metrics |= mean_and_std(f"{subject}.{name}" if subject else name, scores_of_set.scores[name])
         if subject == "":
@@ -102,6 +108,7 @@ def probe(
                 "labels": str(amount),
                 "seeds": seeds,
                 "std": "standard deviation over draws (n - 1)",
+                "class_weight": class_weight,
                 "standardised": "by mean and standard deviation of all training features",
                 **scores_of_set.protocol,
                 "baselines": {},
@@ -109,10 +116,12 @@ def probe(
             artefacts["confusion.png"] = Confusion(scores_of_set.confusion, data.dataset.classes)
             artefacts |= scores_of_set.predictions.files(data.source("test"), data.dataset.classes)
             details = {"draws": scores_of_set.scores}
+            if scores_of_set.weights:
+                details["class_weights"] = scores_of_set.weights
         else:
             draws[subject] = scores_of_set.scores
             protocol["baselines"][subject] = {k: scores_of_set.protocol[k] for k in ("dim", "strength", "solver")}
-    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines)
+    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines, class_weight)
     metrics |= of_field
     draws |= field_draws
     protocol["baselines"] |= entries
@@ -143,6 +152,7 @@ class _ProbeScores:
     first: tuple[
         LinearProbe, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]
     ]  # of the first draw, see `probe_classifier`
+    weights: dict[str, float]  # of the classes, of the first draw
 
 
 def _measure(
@@ -152,6 +162,7 @@ def _measure(
     amount: subsets.Amount,
     seeds: int,
     grid: Grid,
+    class_weight: ClassWeight,
 ) -> _ProbeScores:
     """Fits and tests the probe on one set of features, once per draw of labels."""
     name = data.dataset.name
@@ -174,11 +185,12 @@ def _measure(
             subsets.check(train[1][ids], "train", name)
         x = standardize(train[0], ids).to(data.device)
         groups = data.groups("train")
-        choice = choose_c(x, y, len(classes), grid, data.seed, index, None if groups is None else groups[ids])
+        weights = class_weights(y, len(classes), class_weight)
+        choice = choose_c(x, y, len(classes), grid, data.seed, index, None if groups is None else groups[ids], weights)
         strength = choice.value
         fit = whole.get(strength)
         if fit is None:
-            fit = Logistic(x, y, len(classes)).fit(strength, TOLERANCE)
+            fit = Logistic(x, y, len(classes), weights=weights).fit(strength, TOLERANCE)
             if amount.kind == "all":
                 whole[strength] = fit
         logits = fit.logits(x_test)
@@ -194,8 +206,11 @@ def _measure(
         fits.append(fit)
         predicted.append(ranked[:, 0])
         if index == 0:
-            first = LinearProbe(standardize, fit, classes, choice), *train, ids, (logits, hits[:, 0])
+            first = LinearProbe(standardize, fit, classes, choice, class_weight), *train, ids, (logits, hits[:, 0])
+            details = weight_details(weights, classes, data.dataset.classes)
         confidence.append(logits.softmax(dim=1).amax(dim=1))
+    if is_imbalanced(y_test):
+        scores["balanced_top1"] = mean_recall(torch.stack(predicted), y_test)
     protocol = {
         "dim": train[0].shape[1],
         "classes": total,
@@ -210,4 +225,6 @@ def _measure(
         },
     }
     predictions = Predictions(data.ids("test")[labeled], y_test, torch.stack(predicted), torch.stack(confidence))
-    return _ProbeScores({k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices, first)
+    return _ProbeScores(
+        {k: v for k, v in scores.items() if v}, protocol, confusion, predictions, choices, first, details
+    )

@@ -106,12 +106,14 @@ def format_metric(e: Evaluation, metric: str, kind: str = "", digits: int = 3) -
 
 
 def label_budget(e: Evaluation) -> str:
-    """`all labels`, `10 labels a class, 5 draws`."""
+    """`all labels`, `10 labels a class, 5 draws`, `all labels, balanced class weights`."""
     labels, seeds = e.protocol.get("labels"), e.protocol.get("seeds")
     if labels is None:
         return ""
     text = format_labels(str(labels))
-    return f"{text}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else text
+    text = f"{text}, {seeds} draws" if isinstance(seeds, int) and seeds > 1 else text
+    weights = e.protocol.get("class_weight")
+    return f"{text}, {weights} class weights" if isinstance(weights, str) else text
 
 
 def format_labels(labels: str) -> str:

@@ -82,11 +82,13 @@ class Baseline(ABC):
     probe, and report it as `NAME.top1`, or `NAME.rmse`."""
 
     note: str  # what it is, for the protocol: "gradient boosting of scikit-learn, default settings"
+    weighs_classes: ClassVar[bool] = True  # whether `fit` applies the weights of classes
 
     @abstractmethod
-    def fit(self, x: Any, y: Tensor, seed: int) -> Callable[[Any], Tensor]:
+    def fit(self, x: Any, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Any], Tensor]:
         """Fit to n `Samples`: those of `Modality.whole`, or without it clean views (n, *shape) on the CPU, NaN where a value is
-        missing. `y` (n,): classes 0..K-1, each of them with a sample, or float64 values of the task `value`.
+        missing. `y` (n,): classes 0..K-1, each of them with a sample, or float64 values of the task `value`. `class_weight`: as in
+        scikit-learn, None or `balanced`.
 
         Returns a function from m such samples to probabilities (m, K), or to values (m,)."""
 

@@ -188,8 +188,7 @@ def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprints: Fi
     name = results.result_name(name, node.get("labels", "all"))
     if (known := find_record(c, name, fingerprints)) and known.get("draws") == values["seed"]:
         theirs = known.get("evaluator") or {}
-        ignored = {"baselines": None, "summary": None}
-        if {**theirs, **ignored} == {**instantiate.without_facts("evaluator", node), **ignored}:
+        if _settings(theirs) == _settings(instantiate.without_facts("evaluator", node)):
             return known
     subject = load_candidate(c, values)
     evaluation.say_held_out(subject, [node])
@@ -209,6 +208,11 @@ def evaluate_candidate(c: Candidate, name: str, values: Config, fingerprints: Fi
     except (OSError, StorageError) as e:  # raised when the ranking has been printed
         c.save_error = e
     return record
+
+
+def _settings(evaluator: Record) -> Record:
+    """What decides the metrics of the candidates; results of earlier versions may lack a setting that is null."""
+    return {k: v for k, v in evaluator.items() if k not in ("baselines", "summary") and v is not None}
 
 
 def find_record(c: Candidate, name: str, fingerprints: Fingerprints) -> Record:

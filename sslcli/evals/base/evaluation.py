@@ -183,9 +183,9 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
     else:
         result = function(model.backbone, model.data)
-    if doubt := add_imbalance(result, model.dataset.classes):
+    if doubt := add_imbalance(result, model.dataset.classes, node.get("class_weight")):
         result.protocol.setdefault("notes", []).append(doubt)
-        console.warn(doubt, "balanced_top1 is the mean over classes; label more samples of the rare ones")
+        console.warn(doubt, imbalance_hint(node))
     result.artefacts |= clips_of(result.artefacts)
     if model.labels_file:
         result.protocol.setdefault(
@@ -200,6 +200,13 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         few = model.dataset.details.get("labels", {}).get("few") and not folds
         console.warn(doubt, "label more samples" + ("; probe and knn test each of them" if few else ""))
     return result
+
+
+def imbalance_hint(node: Config) -> str:
+    """What to do where an accuracy is no better than that of the most frequent class."""
+    if "class_weight" in node and node["class_weight"] is None:
+        return "evaluator.class_weight=balanced weights the classes equally; balanced_top1 is the mean over classes"
+    return "balanced_top1 is the mean over classes; label more samples of the rare ones"
 
 
 def attach_loggers(run: Run | None, values: Config, run_cfg: Config, step: int) -> AbstractContextManager[None]:
@@ -222,9 +229,11 @@ def provenance(model: EvaluatedModel, node: Config, values: Config, run_cfg: Con
 
 
 def _without_summary(record: Record, keys: dict[str, Any]) -> Record:
-    """The entries `keys` of a record; the evaluator's summary, a text that may be reworded, is left out."""
+    """The entries `keys` of a record; the evaluator's summary, a text that may be reworded, is left out, and so are its settings
+    that are null, which results of earlier versions may lack."""
     entries = {key: record.get(key) for key in keys}
-    return {**entries, "evaluator": {**(entries.get("evaluator") or {}), "summary": None}}
+    settings = {**(entries.get("evaluator") or {}), "summary": None}
+    return {**entries, "evaluator": {key: value for key, value in settings.items() if value is not None}}
 
 
 def make_record(result: Result, origin: Record) -> Record:

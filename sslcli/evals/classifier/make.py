@@ -12,6 +12,7 @@ from sslcli.classifier.model import Classifier
 from sslcli.classifier.reference import Reference, reference_rows
 from sslcli.evals.base.embedding import embed
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.classifier.class_weight import ClassWeight
 from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
 from sslcli.evals.finetuning.predictions import FirstDraw
 from sslcli.evals.finetuning.training import Trained
@@ -38,7 +39,11 @@ def probe_classifier(
     temperature, held = held_out_temperature(x, y, ids, probe, data) if calibrate else (1.0, 0)
     confidence = Confidence.of(*test, temperature) if calibrate else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
-    how = {"C": probe.choice.value, **_calibration(calibrate, held, "logits of probes fitted to the other folds")}
+    how = {
+        "C": probe.choice.value,
+        **_weighted(probe.class_weight),
+        **_calibration(calibrate, held, "logits of probes fitted to the other folds"),
+    }
 
     def make() -> Classifier:
         weight, bias = _folded(probe.standardize, probe.fit.weight, probe.fit.bias)
@@ -56,7 +61,8 @@ def finetuned_classifier(first: FirstDraw, data: EvalData, calibrate: bool = Tru
     temperature, held = trained.temperature
     confidence = Confidence.of(*test, temperature) if calibrate else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
-    how = {"lr": trained.rate.value, **_calibration(calibrate, held, "logits of a training on the other four fifths")}
+    how = {"lr": trained.rate.value, **_weighted(None if trained.weights is None else "balanced")}
+    how |= _calibration(calibrate, held, "logits of a training on the other four fifths")
     protocol = _protocol(first.labeled, len(test[1]), scores, how)
     return FittedClassifier(lambda: _finetuned(trained, data, protocol), confidence)
 
@@ -114,6 +120,10 @@ def _names(classes: Tensor, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _share(right: Tensor) -> float:
     return float(right.double().mean())
+
+
+def _weighted(class_weight: ClassWeight) -> Record:
+    return {} if class_weight is None else {"class_weight": class_weight}
 
 
 def _calibration(calibrate: bool, held: int, how: str) -> Record:

@@ -60,9 +60,13 @@ def best_rate(
     return search(grid, judged, how, enough=lambda scores: False)
 
 
-def class_score(logits: Tensor, truth: Tensor) -> Score:
-    """The number of samples whose class is right, and the negative loss. logits (n, k), truth (n,)."""
-    return int((logits.argmax(dim=1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+def class_score(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Score:
+    """The number of samples whose class is right, and the negative loss. logits (n, k), truth (n,). With `weights` (k,) of the
+    classes, both are weighted."""
+    right = logits.argmax(dim=1) == truth
+    if weights is None:
+        return int(right.sum()), -float(F.cross_entropy(logits, truth))
+    return float(weights[truth[right]].sum()), -float(F.cross_entropy(logits, truth, weights.to(logits)))
 
 
 def value_score(predicted: Tensor, truth: Tensor) -> Score:

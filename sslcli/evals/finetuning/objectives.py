@@ -32,21 +32,22 @@ class Objective(Protocol):
 
 
 class Classes:
-    """Cross-entropy of the classes `y` (m,) in 0..outputs-1."""
+    """Cross-entropy of the classes `y` (m,) in 0..outputs-1, multiplied by the `weights` (outputs,) of the classes, if any."""
 
     measure: ClassVar[str] = "accuracy"
 
-    def __init__(self, y: Tensor, outputs: int):
-        self.y, self.outputs = y, outputs
+    def __init__(self, y: Tensor, outputs: int, weights: Tensor | None = None):
+        self.y, self.outputs, self.weights = y, outputs, weights
 
     def part(self, places: Tensor) -> Classes:
-        return Classes(self.y[places], self.outputs)
+        return Classes(self.y[places], self.outputs, self.weights)
 
     def targets(self, x: Tensor, y: Tensor, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
         return mix_batch(x, y, self.outputs, recipe.mixup, recipe.cutmix, seed)
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
-        return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+        weights = None if self.weights is None else self.weights.to(outputs.device, outputs.dtype)
+        return F.cross_entropy(outputs, targets, weights, label_smoothing=recipe.label_smoothing)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.argmax(dim=1) == targets.argmax(dim=1)

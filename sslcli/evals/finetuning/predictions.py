@@ -14,6 +14,8 @@ from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
+from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.finetuning.learning_rate import rate_protocol
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.finetuning.training import WARMUP, Trained, top_classes, train
@@ -70,6 +72,8 @@ class TestPredictions:
     def metrics(self, kind: str = "") -> dict[str, float]:
         prefix = f"{kind}." if kind else ""
         metrics = mean_and_std(f"{prefix}top1", self.top(1))
+        if is_imbalanced(self.y_true):
+            metrics |= mean_and_std(f"{prefix}balanced_top1", mean_recall(self.predictions().predicted, self.y_true))
         return metrics | (mean_and_std(f"{prefix}top5", self.top(5)) if self.total > 5 else {})
 
     def confusion(self, data: EvalData) -> Tensor:
@@ -96,6 +100,7 @@ class TestPredictions:
             "mixup": recipe.mixup,
             "cutmix": recipe.cutmix,
             "label_smoothing": recipe.label_smoothing,
+            "class_weight": recipe.class_weight,
         }
 
 
@@ -154,7 +159,9 @@ def measure(
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
         subject = starting_backbone(backbone, data, start, index)
-        fitted_head = logistic_head(subject, data) if start != "scratch" and head == "probe" else None
+        fitted_head = (
+            logistic_head(subject, data, recipe.class_weight) if start != "scratch" and head == "probe" else None
+        )
         word = f"{WORDS[start]}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(
             subject,
@@ -180,7 +187,9 @@ def measure(
     return scores
 
 
-def logistic_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tensor], nn.Linear]:
+def logistic_head(
+    backbone: nn.Module, data: EvalData, class_weight: ClassWeight = None
+) -> Callable[[Tensor, Tensor], nn.Linear]:
     """Makes a head that is the logistic regression of the backbone's features, with the C that the probe would choose."""
 
     def make(ids: Tensor, y: Tensor) -> nn.Linear:
@@ -194,8 +203,9 @@ def logistic_head(backbone: nn.Module, data: EvalData) -> Callable[[Tensor, Tens
         z = standardize(x, row).to(data.device)
         groups = data.groups("train")
         grid = Grid.of(C_GRID.start)  # not beyond: a head of next to no weight is no start
-        strength = choose_c(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row]).value
-        fit = Logistic(z, y, classes).fit(strength, TOLERANCE)
+        weights = class_weights(y, classes, class_weight)
+        strength = choose_c(z, y, classes, grid, data.seed, 0, None if groups is None else groups[row], weights).value
+        fit = Logistic(z, y, classes, weights=weights).fit(strength, TOLERANCE)
         head = nn.Linear(x.shape[1], classes)
         weight = fit.weight * standardize.scale[:, None]  # (d, K), of features as they come
         with torch.no_grad():

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sslcli.errors import RequestError
+from sslcli.evals.classifier.class_weight import ClassWeight
 
 ROWS = 32  # at least, in a batch: fewer labeled samples are each seen in several views at once, for batch norm's sake
 
@@ -25,6 +26,7 @@ class Recipe:
     cutmix: float = 0.0
     label_smoothing: float = 0.0
     augment: str = "weak+global"
+    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         def need(name: str, right: bool, wanted: str, example: object) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ from sslcli.data.subset import Subset
 from sslcli.errors import TrainingError
 from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.classifier.class_weight import class_weights
 from sslcli.evals.finetuning.layer_decay import groups
-from sslcli.evals.finetuning.learning_rate import best_rate, choosable, divisible, held_out, value_score
+from sslcli.evals.finetuning.learning_rate import best_rate, choosable, class_score, divisible, held_out, value_score
 from sslcli.evals.finetuning.objectives import Classes, Objective, Values
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
@@ -53,6 +55,7 @@ class Trained:
     curve: dict[
         str, list[float]
     ]  # step, loss, accuracy or r2: means since the point before, on augmented training samples
+    weights: Tensor | None = None  # (k,) of the classes
     temperature: tuple[float, int] = (1.0, 0)  # and how many held-out samples it was fitted to
 
     def logits(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -82,7 +85,8 @@ def train(
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
     training = _Training(backbone, data, recipe, seed, head)
-    objective = Classes(y, len(classes))
+    weights = class_weights(y, len(classes), recipe.class_weight)
+    objective = Classes(y, len(classes), weights)
     total = Length.of(recipe, len(ids)).steps
     grid = Grid.of(recipe.rates)
     tried = len(grid.values) if choosable(grid, y) else int(calibrate and divisible(y))
@@ -105,7 +109,7 @@ def train(
 
     groups = data.source("train").groups
     groups = None if groups is None else groups[ids]
-    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, groups)
+    rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, groups, partial(class_score, weights=weights))
     if calibrate and not held and divisible(y):
         inside, outside = held_out(y, seed, groups)
         score(fit(inside, rate.value), outside)
@@ -113,7 +117,7 @@ def train(
     if calibrate and rate.value in held:
         logits, truth = held[rate.value]
         temperature = fit_temperature(logits, truth), len(truth)
-    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate, temperature=temperature)
+    return replace(fit(torch.arange(len(ids)), rate.value), rate=rate, weights=weights, temperature=temperature)
 
 
 def train_values(

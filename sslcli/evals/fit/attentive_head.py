@@ -15,6 +15,7 @@ from sslcli.console import human_count
 from sslcli.errors import RequestError
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
+from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
 from sslcli.evals.finetuning.training import WARMUP, adamw, seeded
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.optim import cosine, parameter_groups
@@ -59,6 +60,7 @@ class HeadSettings:
     epochs: int
     min_steps: int
     batch_size: int
+    class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
         for name, least in (("weight_decay", 0), ("epochs", 0), ("min_steps", 1), ("batch_size", 1)):
@@ -122,11 +124,15 @@ class HeadTraining:
     data: EvalData
     seed: int
 
+    def __post_init__(self) -> None:
+        self.weights = class_weights(self.y, self.classes, self.settings.class_weight)  # (K,)
+
     def __call__(self, places: Tensor, rate: float) -> Head:
         settings, device = self.settings, self.data.device
         mean, std = moments(self.x, self.rows[places], self.valid)
         size = min(settings.batch_size, len(places))
         steps = settings.steps(len(places))
+        weights = None if self.weights is None else self.weights.float().to(device)
         with seeded(derive(self.seed, "head"), device):
             head = Head(self.x.shape[2], settings.heads, self.classes, mean, std).to(device)
             optimizer = adamw(parameter_groups(head, settings.weight_decay), rate, device)
@@ -134,7 +140,11 @@ class HeadTraining:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * cosine(step / steps, WARMUP)
                 t, valid, y = self.batch(places[part])
-                loss = F.cross_entropy(head(t, valid), y)
+                loss = F.cross_entropy(head(t, valid), y, weights)
+                if (
+                    weights is not None
+                ):  # divided by the samples of the batch, not by their weights: rare classes are in few
+                    loss = loss * weights[y].mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -72,7 +72,15 @@ def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, d
         if not torch.equal(y[ids[fold != f]].unique(), head.classes):
             continue  # a class is in this fold alone
         fold_probe = fit_linear_probe(
-            x, fold_labels, subsets.Amount("all"), data.seed, (), data.device, head.fit.strength, data.dataset.name
+            x,
+            fold_labels,
+            subsets.Amount("all"),
+            data.seed,
+            (),
+            data.device,
+            head.fit.strength,
+            data.dataset.name,
+            class_weight=head.class_weight,
         )
         logits.append(fold_probe.logits(x[held]))
         columns.append(class_columns(head.classes, y[held]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
 from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
 from sslcli.evals.fit.logistic import Fit, Logistic
 from sslcli.evals.inputs import label_subsets as subsets
@@ -54,11 +55,19 @@ class Standardizer:
 
 
 def choose_c(
-    x: Tensor, y: Tensor, classes: int, grid: Grid, seed: int, index: int, groups: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    grid: Grid,
+    seed: int,
+    index: int,
+    groups: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Choice:
     """Chooses C by cross-validation on labeled training samples: highest accuracy, ties broken by the lowest log loss.
 
-    `x` (n, d), `y` (n,) in 0..classes-1. `groups` (n,) are never split over folds.
+    `x` (n, d), `y` (n,) in 0..classes-1. `groups` (n,) are never split over folds. With `weights` (K,) of the classes, the models,
+    accuracies and losses are weighted: balanced weights choose the highest balanced accuracy.
     """
     if len(grid.values) == 1:
         return Choice(grid.values[0])
@@ -75,22 +84,25 @@ def choose_c(
     fold = subsets.folds(y, count, seed, index, groups)
     rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
     models = [
-        Logistic(x[fold != f], y[fold != f], classes) for f in rounds
+        Logistic(x[fold != f], y[fold != f], classes, weights=weights) for f in rounds
     ]  # each fit starts from the previous solution
     held = [(x[fold == f].cpu(), y[fold == f]) for f in rounds]
     n_held = sum(len(y_out) for _, y_out in held)
+    what = "accuracy" if weights is None else "weighted accuracy"
+    of_classes = None if weights is None else weights.float().cpu()
     how = (
-        f"accuracy over {count} stratified folds of {len(y)} labelled training samples"
+        f"{what} over {count} stratified folds of {len(y)} labelled training samples"
         if len(rounds) > 1
-        else f"accuracy on a stratified slice of {n_held} of {len(y)} labelled training samples"
+        else f"{what} on a stratified slice of {n_held} of {len(y)} labelled training samples"
     )
 
     def score(strength: float) -> Score:
         right = loss = 0.0
         for model, (x_out, y_out) in zip(models, held, strict=True):
             logits = model.fit(strength, CHOICE_TOLERANCE).logits(x_out)
-            right += int((logits.argmax(dim=1) == y_out).sum())
-            loss += float(F.cross_entropy(logits, y_out, reduction="sum"))
+            hits = logits.argmax(dim=1) == y_out
+            right += int(hits.sum()) if weights is None else float(weights[y_out[hits]].sum())
+            loss += float(F.cross_entropy(logits, y_out, of_classes, reduction="sum"))
         return right, -loss
 
     def enough(scores: list[Score]) -> bool:
@@ -109,6 +121,7 @@ class LinearProbe:
     fit: Fit
     classes: Tensor  # (K,) int64, classes of the training samples, ascending
     choice: Choice  # of C
+    class_weight: ClassWeight = None
 
     def logits(self, z: Tensor) -> Tensor:
         """Logits (n, K) of features (n, d) of the backbone, on the CPU."""
@@ -139,6 +152,7 @@ def fit_linear_probe(
     strength: float | None = None,
     name: str = "the data set",
     groups: Tensor | None = None,
+    class_weight: ClassWeight = None,
 ) -> LinearProbe:
     """Fits a linear probe to training features (n, d) with labels (n,), -1 for none, by the protocol of `sslcli eval probe`.
 
@@ -152,5 +166,7 @@ def fit_linear_probe(
     standardize = Standardizer(x)
     rows = standardize(x, ids).to(device)
     grid = C_GRID if strength is None else Grid.of([strength])
-    choice = choose_c(rows, targets, len(classes), grid, seed, 0, None if groups is None else groups[ids])
-    return LinearProbe(standardize, Logistic(rows, targets, len(classes)).fit(choice.value, TOLERANCE), classes, choice)
+    weights = class_weights(targets, len(classes), class_weight)
+    choice = choose_c(rows, targets, len(classes), grid, seed, 0, None if groups is None else groups[ids], weights)
+    fit = Logistic(rows, targets, len(classes), weights=weights).fit(choice.value, TOLERANCE)
+    return LinearProbe(standardize, fit, classes, choice, class_weight)

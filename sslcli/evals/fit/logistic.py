@@ -1,6 +1,7 @@
 """Multinomial logistic regression with an L2 penalty: full-batch L-BFGS to a gradient tolerance.
 
-The objective is scikit-learn's, C * sum of cross-entropies + |W|^2 / 2, divided by C * n; the bias is not penalized.
+The objective is scikit-learn's, C * sum of cross-entropies + |W|^2 / 2, divided by C * n; the bias is not penalized. With weights
+of classes, the cross-entropy of a sample is multiplied by the weight of its class.
 With two classes each class has a weight vector here, and scikit-learn's C is twice this one. The objective is strictly
 convex in W, so the solution does not depend on the solver, and there is no learning rate or number of epochs to tune.
 
@@ -51,10 +52,10 @@ class Logistic:
 
     `x` (n, d) float on any device, `y` (n,) int64 in 0..classes-1. Small problems are solved in float64, larger ones in
     float32 (with float64 sums) and refined in float64 if float32 does not reach the tolerance. Each fit starts from the
-    solution of the previous one.
+    solution of the previous one. `weights` (K,): of the classes; None weights all samples equally.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, double: bool | None = None):
+    def __init__(self, x: Tensor, y: Tensor, classes: int, double: bool | None = None, weights: Tensor | None = None):
         assert x.shape[:1] == y.shape, (x.shape, y.shape)
         assert classes >= 2, classes
         n, d = x.shape
@@ -63,6 +64,7 @@ class Logistic:
         x = x.to(torch.float64 if double else torch.float32)
         self.n, self.classes = n, classes
         self.y = y.to(x.device)
+        self.weights = None if weights is None else weights.to(x.dtype).to(x.device)[self.y]  # (n,) of the samples
         self.mean = x.mean(dim=0)
         # With fewer samples than features the penalized solution is in the span of the samples (representer theorem):
         # rotating into it makes the problem smaller and leaves the solution unchanged.
@@ -92,6 +94,8 @@ class Logistic:
     def _gradient(self, logits: Tensor, w: Tensor, decay: float) -> Tensor:
         residual = torch.softmax(logits, dim=0)  # (K, n)
         residual[self.y, torch.arange(self.n, device=residual.device)] -= 1
+        if self.weights is not None:
+            residual *= self.weights
         total = residual.sum(dim=1)
         g = torch.empty_like(w)
         g[:, :-1] = (residual @ self.x - total[:, None] * self.center) / self.n + decay * w[:, :-1]
@@ -104,7 +108,7 @@ class Logistic:
             solution = self._fit(strength, tol, max_iter, history)
             if solution.converged or self.x.dtype == torch.float64 or self.x.device.type == "mps":
                 return solution
-            for name in ("x", "center", "mean", "basis", "curvature", "rest", "weight", "bias", "span"):
+            for name in ("x", "center", "mean", "basis", "curvature", "rest", "weight", "bias", "span", "weights"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value.double())
             refined = self._fit(strength, tol, max_iter, history)
@@ -152,12 +156,16 @@ class Logistic:
     def _metric(self, logits: Tensor, decay: float) -> _Metric:
         """Initial inverse Hessian: inverse of covariance * (mean over classes of p (1 - p)) + penalty."""
         p = torch.softmax(logits, dim=0)
-        spread = float((1 - (p * p).sum(dim=0)).mean()) / (self.classes - 1)
+        spread = float(self._weighted(1 - (p * p).sum(dim=0)).mean()) / (self.classes - 1)
         spread = max(spread, 1e-3 / self.classes)
         # Curvatures below machine precision are rounding errors, and their inverses would dominate.
         smallest = torch.finfo(self.x.dtype).eps * self.curvature.max()
         known, rest = (1 / (spread * torch.maximum(c, smallest) + decay) for c in (self.curvature, self.rest))
         return known, rest, 1 / spread
+
+    def _weighted(self, of_samples: Tensor) -> Tensor:
+        """Values (n,) of the samples, multiplied by the weights of their classes."""
+        return of_samples if self.weights is None else of_samples * self.weights
 
     def _newton_like(self, g: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], metric: _Metric) -> Tensor:
         """L-BFGS two-loop recursion: approximate inverse Hessian times `g` (Nocedal & Wright 2006, Alg. 7.4)."""
@@ -192,12 +200,13 @@ class Logistic:
         step is taken if it stays in the bracket, else a bisection step.
         """
         ww, wd = decay * _dot(w[:, :-1], direction[:, :-1]), decay * _dot(direction[:, :-1], direction[:, :-1])
-        picked = along.gather(0, self.y[None]).sum(dtype=torch.float64)
+        picked = self._weighted(along.gather(0, self.y[None])[0]).sum(dtype=torch.float64)
 
         def slopes(t: float) -> tuple[float, float]:
             p = torch.softmax(torch.add(logits, along, alpha=t), dim=0)
             first = (p * along).sum(dim=0)  # (n,)
             second = (p * along * along).sum(dim=0) - first * first
+            first, second = self._weighted(first), self._weighted(second)
             slope = float((first.sum(dtype=torch.float64) - picked) / self.n) + ww + t * wd
             return slope, float(second.sum(dtype=torch.float64) / self.n) + wd
 

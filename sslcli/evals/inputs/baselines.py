@@ -10,6 +10,8 @@ from torch import Tensor
 from sslcli.data.dataset import Dataset
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight
+from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics.anomaly_metrics import auroc
 from sslcli.rng import derive
@@ -27,9 +29,13 @@ class BaselineOutputs:
     classes: list[Tensor] = field(default_factory=list)
 
     def scores(self, y: Tensor, binary: bool) -> dict[str, list[float]]:
-        """`top1` and, of two classes, `auroc` of each draw on test samples of the classes y (n,)."""
+        """`top1`, with a frequent class `balanced_top1` and, of two classes, `auroc` of each draw on test samples of the classes
+        y (n,)."""
         draws = list(zip(self.outputs, self.classes, strict=True))
         scores = {"top1": [float((classes[p.argmax(dim=1)] == y).double().mean()) for p, classes in draws]}
+        if is_imbalanced(y):
+            predicted = torch.stack([classes[p.argmax(dim=1)] for p, classes in draws])
+            scores["balanced_top1"] = mean_recall(predicted, y)
         if binary and all(len(classes) == 2 for classes in self.classes):
             scores["auroc"] = [auroc(p[:, 1], y == classes[1]) for p, classes in draws]
         return scores
@@ -48,9 +54,14 @@ def field_baselines(data: EvalData, baselines: Baselines) -> dict[str, Baseline]
 
 
 def fit_classifiers(
-    data: EvalData, amount: subsets.Amount, seeds: int, baselines: Baselines = True
+    data: EvalData,
+    amount: subsets.Amount,
+    seeds: int,
+    baselines: Baselines = True,
+    class_weight: ClassWeight = None,
 ) -> tuple[dict[str, BaselineOutputs], Tensor]:
-    """The outputs of each baseline, by name, with the draws of labels of the probe; and the classes (n,) of the test samples."""
+    """The outputs of each baseline, by name, with the draws of labels and the weights of classes of the probe; and the classes (n,)
+    of the test samples."""
     known = field_baselines(data, baselines)
     labeled = len(subsets.draw(data.labels("train"), amount, data.seed, 0, data.dataset.classes)) if known else 0
     known = affordable(known, data, labeled, len(data.source("test")))
@@ -60,23 +71,30 @@ def fit_classifiers(
     y, y_test = data.labels("train")[train_ids], data.labels("test")[test_ids]
     tested = torch.nonzero(y_test >= 0).flatten()
     x_test, y_test = x_test[tested], y_test[tested]
-    results = {name: BaselineOutputs(baseline.note) for name, baseline in known.items()}
+    results = {name: BaselineOutputs(weighted_note(baseline, class_weight)) for name, baseline in known.items()}
     for index in track(range(seeds), "baselines, draw of labels"):
         ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
         classes, targets = y[ids].unique(return_inverse=True)
         for name, baseline in known.items():
-            predict = baseline.fit(x[ids], targets, derive(data.seed, "baseline", name, index))
+            predict = baseline.fit(x[ids], targets, derive(data.seed, "baseline", name, index), class_weight)
             results[name].outputs.append(predict(x_test))
             results[name].classes.append(classes)
     return results, y_test
 
 
+def weighted_note(baseline: Baseline, class_weight: ClassWeight) -> str:
+    """What a baseline is, with its weights of classes."""
+    if class_weight is None:
+        return baseline.note
+    return f"{baseline.note}; {f'{class_weight} class weights' if baseline.weighs_classes else 'without class weights'}"
+
+
 def score_classifiers(
-    data: EvalData, amount: subsets.Amount, seeds: int, baselines: Baselines
+    data: EvalData, amount: subsets.Amount, seeds: int, baselines: Baselines, class_weight: ClassWeight = None
 ) -> tuple[dict[str, float], dict[str, dict[str, list[float]]], Record]:
     """Of the baselines of `fit_classifiers`: metrics, the scores of each draw by baseline and metric, and entries of the
     protocol."""
-    fitted, y_test = fit_classifiers(data, amount, seeds, baselines)
+    fitted, y_test = fit_classifiers(data, amount, seeds, baselines, class_weight)
     draws = {name: outputs.scores(y_test, two_classes(data.dataset, y_test)) for name, outputs in fitted.items()}
     metrics: dict[str, float] = {}
     for name, scores in draws.items():

@@ -153,6 +153,11 @@ def same_data(first: SavedResult, second: SavedResult) -> bool:
     return bool(prints[0]) and prints[0] == prints[1]
 
 
+def class_weight(saved: SavedResult) -> str:
+    """The weights of classes of a result: a classifier with balanced ones is not made for the highest accuracy."""
+    return str((saved.record.get("evaluator") or {}).get("class_weight") or "none")
+
+
 @dataclass(frozen=True)
 class Separation:
     """Whether the better of two results is distinguishable from the other; None if this is unknown."""
@@ -184,6 +189,8 @@ def separation(first: SavedResult | None, second: SavedResult | None, metric: st
         return Separation(None, f"{metric} is missing in one of them")
     if not same_data(first, second):
         return Separation(None, "measured on different data")
+    if class_weight(first) != class_weight(second):
+        return Separation(None, "measured with different evaluator.class_weight")
     values = [saved.record["numbers"][metric] for saved in (first, second)]
     if metric == "top1":
         try:

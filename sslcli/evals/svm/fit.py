@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslcli.evals.classifier.class_weight import ClassWeight
 from sslcli.evals.fit.grid_search import Choice
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
@@ -40,13 +41,20 @@ class SVM:
 
 
 def fit_svm(
-    x: Tensor, y: Tensor, values: tuple[float, ...], seed: int, index: int, groups: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    values: tuple[float, ...],
+    seed: int,
+    index: int,
+    groups: Tensor | None = None,
+    class_weight: ClassWeight = None,
 ) -> SVM:
     """Fit to features x (n, d) as they are, and classes y (n,), each of them present.
 
     Yue et al., "TS2Vec: Towards Universal Representation of Time Series", AAAI 2022 (arXiv:2106.10466), and the authors' code:
     gamma is 1 / (d * variance), C the best of `values` in cross-validation. `groups` (n,) are never divided by folds, a deviation
-    for data that have such groups. The solver ends after 1,000,000 iterations, the authors' after 10 million."""
+    for data that have such groups. With balanced `class_weight`, C is the best by balanced
+    accuracy. The solver ends after 1,000,000 iterations, the authors' after 10 million."""
     from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
@@ -65,17 +73,19 @@ def fit_svm(
         if groups is not None:
             fold = subsets.folds(y, FOLDS, seed, index, groups).numpy()
             folds = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
-        machine = SVC(gamma="scale", max_iter=ITERATIONS)
+        machine = SVC(gamma="scale", max_iter=ITERATIONS, class_weight=class_weight)
+        what = "accuracy" if class_weight is None else "balanced accuracy"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter(
                 "ignore", FitFailedWarning
             )  # a C without a solution scores NaN, which is never the best
             warnings.filterwarnings("ignore", "One or more of the test scores are non-finite")
-            search = GridSearchCV(machine, {"C": list(values)}, cv=folds, refit=False).fit(features, classes)
-        how = f"accuracy over {FOLDS} folds of {len(y)} labelled training samples"
+            search = GridSearchCV(machine, {"C": list(values)}, scoring=what.replace(" ", "_"), cv=folds, refit=False)
+            search.fit(features, classes)
+        how = f"{what} over {FOLDS} folds of {len(y)} labelled training samples"
         choice = Choice(float(search.best_params_["C"]), how, values)
-    model = SVC(C=choice.value, gamma="scale", max_iter=ITERATIONS)
+    model = SVC(C=choice.value, gamma="scale", max_iter=ITERATIONS, class_weight=class_weight)
     with warnings.catch_warnings():  # `converged` says it
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, classes)

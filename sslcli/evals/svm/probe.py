@@ -13,6 +13,8 @@ from sslcli.evals.artefacts.confusion import Confusion
 from sslcli.evals.artefacts.predictions import Predictions
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result, mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight
+from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import score_classifiers, two_classes
 from sslcli.evals.metrics.anomaly_metrics import auroc
@@ -31,6 +33,7 @@ def svm_probe(
     seeds: int,
     strengths: list[float] | None,
     baselines: Baselines,
+    class_weight: ClassWeight = None,
 ) -> Result:
     """`top1` and, of two classes, `auroc`; with the same baselines, and draws of labels, as the linear probe.
 
@@ -44,7 +47,7 @@ def svm_probe(
     warn(NOT_KEPT)
     for kind, features in data.feature_sets(backbone, baselines).items():
         train, test = features("train"), features("test")
-        fits, scores, predictions = _measure(train, test, data, amount, seeds, values)
+        fits, scores, predictions = _measure(train, test, data, amount, seeds, values, class_weight)
         draws[kind] = scores
         strength = {"C": [_plain(fit.choice.value) for fit in fits], "chosen_by": fits[-1].choice.how}
         for name, column in scores.items():
@@ -66,6 +69,7 @@ def svm_probe(
             "labels": str(amount),
             "seeds": seeds,
             "std": "standard deviation over draws (n - 1)",
+            "class_weight": class_weight,
             "standardised": "no",
             "dim": train[0].shape[1],
             "splits": {"train": len(train[0]), "labelled": fits[0].labeled, "test": len(predictions.y_true)},
@@ -73,7 +77,7 @@ def svm_probe(
             "solver": {"name": "support-vector machine, RBF kernel, gamma 1 / (d * variance), one against one"},
             "baselines": {},
         }
-    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines)
+    of_field, field_draws, entries = score_classifiers(data, amount, seeds, baselines, class_weight)
     metrics |= of_field
     draws |= field_draws
     protocol["baselines"] |= entries
@@ -89,6 +93,7 @@ def _measure(
     amount: subsets.Amount,
     seeds: int,
     values: tuple[float, ...],
+    class_weight: ClassWeight,
 ) -> tuple[list[SVM], dict[str, list[float]], Predictions]:
     """The machine, scores and predictions of each draw of labels."""
     (x, y), name = train, data.dataset.name
@@ -104,13 +109,15 @@ def _measure(
         ids = subsets.draw(y, amount, data.seed, index, data.dataset.classes)
         subsets.check(y[ids], "train", name)
         of_rows = None if groups is None else groups[ids]
-        fits.append(fit_svm(x[ids], y[ids], values, data.seed, index, of_rows))
+        fits.append(fit_svm(x[ids], y[ids], values, data.seed, index, of_rows, class_weight))
         classes, margins = fits[-1].predict(x_test)
         scores["top1"].append(float((classes == y_test).double().mean()))
         if binary:
             scores["auroc"].append(auroc(margins[:, 1], y_test == 1))
         predicted.append(classes)
         confidence.append(margins.softmax(dim=1).amax(dim=1))
+    if is_imbalanced(y_test):
+        scores["balanced_top1"] = mean_recall(torch.stack(predicted), y_test)
     predictions = Predictions(data.ids("test")[tested], y_test, torch.stack(predicted), torch.stack(confidence))
     return fits, {k: v for k, v in scores.items() if v}, predictions
 

@@ -76,13 +76,13 @@ class MelRegression(Baseline):
         self._of_training: np.ndarray | None = None  # draws of labels select rows of it
         self._last: tuple[Clips, np.ndarray] | None = None  # the same test clips are predicted for each draw
 
-    def fit(self, x: Clips, y: Tensor, seed: int) -> Callable[[Clips], Tensor]:
+    def fit(self, x: Clips, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Clips], Tensor]:
         from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         if self.task == "classes":
-            last: Any = LogisticRegression(max_iter=1000)
+            last: Any = LogisticRegression(max_iter=1000, class_weight=class_weight)
         else:
             last = RidgeCV(np.logspace(-3, 5, 17)) if len(y) > 1 else Ridge()
         model = make_pipeline(StandardScaler(), last).fit(self._features(x), y.numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ def row_digests(x: Tensor) -> list[bytes]:
 class NearestDTW(Baseline):
     """The class, or value, of the training series of the smallest distance. Channels are standardized over the training split."""
 
+    weighs_classes = False  # the nearest sample decides
+
     def __init__(self, task: str, shape: tuple[int, ...], pairs: int):
         """`pairs`: of training and test samples; their number decides whether the warping is limited to a band."""
         self.task, (self.channels, self.steps) = task, shape
@@ -63,7 +66,7 @@ class NearestDTW(Baseline):
             return ""
         return f"dtw is left out: {labeled:,} x {tested:,} pairs of series would take {cells:.0e} steps"
 
-    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    def fit(self, x: Tensor, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Tensor], Tensor]:
         def predict(new: Tensor) -> Tensor:
             distances = self._distances(x, new)
             if self.task == "value":
@@ -112,13 +115,15 @@ class MiniRocketRidge(Baseline):
             f"minirocket is left out: {labeled:,} labeled and {tested:,} test samples have too many features for memory"
         )
 
-    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    def fit(self, x: Tensor, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Tensor], Tensor]:
         from sklearn.linear_model import Ridge, RidgeClassifier, RidgeClassifierCV, RidgeCV
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
         features, targets = scaler.fit_transform(self._of(x)), y.numpy()
-        search, final = (RidgeClassifierCV, RidgeClassifier) if self.dataset.task == "classes" else (RidgeCV, Ridge)
+        search, final = RidgeCV, Ridge
+        if self.dataset.task == "classes":
+            search, final = (partial(kind, class_weight=class_weight) for kind in (RidgeClassifierCV, RidgeClassifier))
         rows = order(seed, 0, len(y))[:CHOOSE_ON_AT_MOST].sort().values.numpy()
         alpha = search(ALPHAS).fit(features[rows], targets[rows]).alpha_ if len(y) > 1 else 1.0
         model = final(alpha).fit(features, targets)

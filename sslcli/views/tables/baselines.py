@@ -40,11 +40,11 @@ class Linear(Baseline):
         what = "logistic regression, C 1" if task == "classes" else "ridge regression, cross-validated alpha"
         self.note = f"scikit-learn's {what}, on standardized numbers and one-hot categories"
 
-    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    def fit(self, x: Tensor, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Tensor], Tensor]:
         from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
         if self.task == "classes":
-            model = LogisticRegression(max_iter=2000)
+            model = LogisticRegression(max_iter=2000, class_weight=class_weight)
         else:
             model = RidgeCV(np.logspace(-3, 5, 17)) if len(y) > 1 else Ridge()  # one row cannot be cross-validated
         model.fit(self.features.transform(x).numpy(), y.numpy())
@@ -65,14 +65,18 @@ class Boosting(Baseline):
             "labels result in a constant"
         )
 
-    def fit(self, x: Tensor, y: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    def fit(self, x: Tensor, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Tensor], Tensor]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        kind = HistGradientBoostingClassifier if self.task == "classes" else HistGradientBoostingRegressor
         count = self.values.present(x).sum(dim=0)
         kept = (count >= (1 if len(x) <= ALL_READ else max(20, len(x) // 10_000))).nonzero()[:, 0]
         native = [self.native[j] for j in kept.tolist()] or None
-        model = kind(categorical_features=native, random_state=seed % (1 << 32)).fit(self._input(x, kept), y.numpy())
+        settings = {"categorical_features": native, "random_state": seed % (1 << 32)}
+        if self.task == "classes":
+            model = HistGradientBoostingClassifier(class_weight=class_weight, **settings)
+        else:
+            model = HistGradientBoostingRegressor(**settings)
+        model.fit(self._input(x, kept), y.numpy())
         predict = model.predict_proba if self.task == "classes" else model.predict
         return lambda new: torch.from_numpy(np.asarray(predict(self._input(new, kept))))
 

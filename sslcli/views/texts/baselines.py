@@ -67,13 +67,13 @@ class TfIdf(Baseline):
         self._of_training: Any = None  # (n, words) sparse: draws of labels select rows of it
         self._last: tuple[Documents, Any] | None = None  # the same test documents are predicted for each draw
 
-    def fit(self, x: Documents, y: Tensor, seed: int) -> Callable[[Documents], Tensor]:
+    def fit(self, x: Documents, y: Tensor, seed: int, class_weight: str | None = None) -> Callable[[Documents], Tensor]:
         from sklearn.linear_model import LogisticRegression
 
         if self._vectorizer is None:
             least = 2 if len(self.training) > 1000 else 1
             self._vectorizer, self._of_training = fit_vectorizer(self.training, ngrams=2, min_df=least)
-        model = LogisticRegression(C=10.0, max_iter=2000).fit(self._features(x), y.numpy())
+        model = LogisticRegression(C=10.0, max_iter=2000, class_weight=class_weight).fit(self._features(x), y.numpy())
         return lambda new: torch.from_numpy(np.asarray(model.predict_proba(self._features(new))))
 
     def _features(self, x: Documents) -> Any:
