@@ -185,6 +185,11 @@ class Preprocessor(ABC):
         set that a user gave, of which those that say how files are written are used. RequestError for a wrong value."""
         return self
 
+    def for_new_data(self, node: Mapping[str, Any], notes: list[str]) -> Self:
+        """This preprocessor for a new training on other data, whose configuration `node` says how their files are written;
+        deviations from the files that it was fitted on are added to `notes`. RequestError for a wrong value."""
+        return self
+
     def with_values(self, values: Values) -> Self:
         """This preprocessor of samples that are normalized otherwise, where it holds `values`."""
         return self

@@ -6,6 +6,7 @@ import shlex
 
 from torch import nn
 
+from sslcli import console
 from sslcli.backbones.weights import families, matching
 from sslcli.config import Config
 from sslcli.config.registry import backbone_overrides
@@ -30,7 +31,11 @@ def spec_preprocessor(spec: str, dataset: Config) -> Preprocessor | None:
     if (encoder := pretrained(spec)) is not None:
         return encoder.preprocessor(dataset)
     folder = locate_encoder(spec)
-    return preprocess.of_encoder(folder, read_info(folder))
+    notes: list[str] = []
+    found = preprocess.of_encoder(folder, read_info(folder)).for_new_data(dataset, notes)
+    for note in notes:
+        console.warn(note)
+    return found
 
 
 def open_encoder(spec: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, Record, Preprocessor]:

@@ -13,13 +13,13 @@ from sslcli.builders import load_dataset
 from sslcli.config import Config
 from sslcli.config.overrides import override_keys
 from sslcli.data.dataset import Dataset, Source
-from sslcli.data.fingerprint import fingerprint
 from sslcli.data.record import read_record
 from sslcli.data.samples.names import SampleNames, SamplePaths, splits_of
 from sslcli.data.split import NOTHING_HELD_OUT
 from sslcli.data.subset import Concat
 from sslcli.data.user_files.samples import UserFiles, expand
 from sslcli.errors import RequestError
+from sslcli.evals.base.evaluated_model import load_other_dataset
 from sslcli.inference.encoder import TrainedEncoder
 from sslcli.views.modality import modality
 
@@ -151,12 +151,7 @@ def _own_dataset(encoder: TrainedEncoder, request: InputRequest, notes: list[str
 def _other_dataset(encoder: TrainedEncoder, request: InputRequest, notes: list[str]) -> Dataset:
     """The data set that the command line names, in files that may be written in another way than those of training."""
     own, node = encoder.preprocessor, request.dataset or {}
-    written = own.with_file_options({key: node.get(key) for key in request.given})
-    dataset = own.adapt(load_dataset({"dataset": _tolerant(own.configure(node))}, like=written), notes)
-    if written is own:
-        return dataset
-    identity = [dataset.fingerprint.encode(), written.sha256.encode()]  # the same files have other values
-    return replace(dataset, fingerprint=fingerprint(len(dataset.train), identity))
+    return load_other_dataset({"dataset": _tolerant(own.configure(node))}, own, request.given, notes)
 
 
 def _tolerant(node: Config) -> Config:

@@ -3,11 +3,13 @@
 1. How a file is written is a property of the file: dataset.decimal, thousands and missing apply to it.
 2. Beside files, such a key is refused with a command that works.
 3. Errors name each file once, all columns, and what to type.
+4. Evaluations on another file, and trainings that begin with a trained encoder, honor these keys as well.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 
 from sslcli import api
 from sslcli.data.tables.cells import CellFormat
+from sslcli.data.tables.encoding import ColumnEncoding
+from sslcli.data.tables.preprocessor import TablePreprocessor
 from sslcli.errors import RequestError
 
 ROWS = [
@@ -154,3 +158,79 @@ def test_files_that_cannot_be_read_are_named_with_a_hint(run: Path, tmp_path: Pa
     neither = cli("predict", str(run), str(bad), worse, "device=cpu")
     assert (neither.code, neither.err.count(str(bad)), neither.err.count(worse)) == (7, 1, 1)
     assert "iconv -f CP1252" in neither.err
+
+
+def labeled(folder: Path, comma: bool = False) -> str:
+    """The training rows in other files, whose names differ from those of training."""
+    return write(folder / f"again {comma}.csv", ROWS, comma)
+
+
+def metrics_of(out: str) -> list[str]:
+    return [line for line in out.splitlines() if " " in line and not line.startswith("/")]
+
+
+def test_evaluations_read_another_file_as_the_command_line_describes_it(
+    run: Path, comma_run: Path, tmp_path: Path, cli
+):
+    """4. eval of a run, and the audit by its features, honor the keys of the new file."""
+    points, commas = labeled(tmp_path), labeled(tmp_path, comma=True)
+    marked = write(tmp_path / "marked.csv", [("unknown", *ROWS[0][1:]), *ROWS[1:]])
+    empty = write(tmp_path / "empty.csv", [("", *ROWS[0][1:]), *ROWS[1:]])
+
+    def measure(spec: Path, path: str, *keys: str) -> list[str]:
+        done = cli("eval", "knn", f"run={spec}", "dataset=table", f"dataset.path={path}", *keys, "device=cpu")
+        assert done.code == 0, done.err
+        return metrics_of(done.out)
+
+    assert measure(run, commas, "dataset.decimal=comma") == measure(run, points)
+    assert measure(comma_run, points, "dataset.decimal=point") == measure(comma_run, commas)
+    assert measure(run, marked, "dataset.missing=[unknown]") == measure(run, empty)
+    data = ["dataset=table", f"dataset.path={commas}", "dataset.decimal=comma", "device=cpu"]
+    assert cli("data", "audit", f"run={run}", *data).code == 0
+    wrong = cli("eval", "knn", f"run={run}", "dataset=table", f"dataset.path={commas}", "device=cpu")
+    assert wrong.code != 0
+    assert "dataset.decimal=comma" in wrong.err
+
+
+def test_initial_weights_leave_the_description_of_files_to_the_new_data(
+    run: Path, comma_run: Path, tmp_path: Path, cli
+):
+    """4. With init=, dataset.decimal and thousands are those of the new data set, also where they are the defaults; without
+    dataset.missing the markers of the encoder remain."""
+    points, commas = labeled(tmp_path), labeled(tmp_path, comma=True)
+    short = [
+        "method=scarf",
+        "train.steps=2",
+        "train.epochs=null",
+        "train.batch_size=16",
+        "train.eval_every=0",
+        "device=cpu",
+    ]
+    weights = []
+    for spec, path, keys in ((comma_run, points, []), (comma_run, commas, ["dataset.decimal=comma"])):
+        made = cli("pretrain", *short, "dataset=table", f"dataset.path={path}", f"init={spec}", *keys)
+        assert made.code == 0, made.err
+        assert ("numbers are read with decimal mark '.'" in made.err) == (not keys), made.err
+        weights.append(json.loads((Path(made.out.strip()) / "encoder.json").read_text())["sha256"])
+        evaluated = cli("eval", "knn", f"run={made.out.strip()}", "device=cpu")
+        assert evaluated.code == 0, evaluated.err
+    assert weights[0] == weights[1]
+    refused = cli("pretrain", *short, "dataset=table", f"dataset.path={commas}", f"init={run}")
+    assert refused.code != 0
+    assert "dataset.decimal=comma" in refused.err
+
+
+def test_markers_of_the_encoder_remain_where_none_are_given():
+    own = preprocessor({"missing": ["-999"]})
+    for node, missing, decimal in (
+        ({"decimal": "point", "thousands": None, "missing": None}, {"-999"}, "."),
+        ({"decimal": "comma", "thousands": None, "missing": ["none"]}, {"none"}, ","),
+    ):
+        notes: list[str] = []
+        cells = own.for_new_data(node, notes).cells
+        assert (set(cells.missing), cells.decimal, len(notes)) == (missing, decimal, decimal == ",")
+
+
+def preprocessor(options):
+    column = ColumnEncoding("a", 0.0, 1.0)
+    return TablePreprocessor((column,), cells=CellFormat().changed(options))

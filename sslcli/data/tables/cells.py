@@ -84,6 +84,17 @@ class CellFormat:
             thousands = None
         return CellFormat(decimal, thousands, missing)
 
+    def difference(self, trained: CellFormat) -> list[str]:
+        """A warning where the marks of numbers are not those of the data that an encoder was `trained` on."""
+        now, before = ((form.decimal, form.thousands) for form in (self, trained))
+        if now == before:
+            return []
+        texts = [f"decimal mark {d!r}" + (f", thousands {t!r}" if t is not None else "") for d, t in (now, before)]
+        return [
+            f"numbers are read with {texts[0]}, as dataset.decimal and dataset.thousands are here; the data that the encoder was "
+            f"trained on have {texts[1]}"
+        ]
+
     @property
     def markers(self) -> frozenset[str]:
         return MARKERS | self.missing

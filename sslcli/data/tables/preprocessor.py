@@ -142,6 +142,12 @@ class TablePreprocessor(Preprocessor):
         given = {k: options[k] for k, t in kinds.items() if k in options and typecheck.matches_type(options[k], t)}
         return replace(self, cells=self.cells.changed(given)) if given else self
 
+    def for_new_data(self, node: Mapping[str, Any], notes: list[str]) -> Self:
+        """Marks of numbers as in `node`; its markers of missing values, or those of training where it has none."""
+        new = self.with_file_options({k: v for k, v in node.items() if k != "missing" or v is not None})
+        notes += new.cells.difference(self.cells)
+        return new
+
     def _table(self, samples: Any, notes: list[str]) -> Table:
         if isinstance(samples, (str, os.PathLike)):
             return self.read([self.open(p) for p in find_files(os.fspath(samples), None, [])["train"]], notes)

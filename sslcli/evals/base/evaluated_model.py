@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from sslcli import console
-from sslcli.builders import load_method, new_backbone
+from sslcli.builders import load_dataset, load_method, new_backbone
 from sslcli.builders import untrained_method as untrained_method_of
 from sslcli.config import Config
 from sslcli.data import preprocess
-from sslcli.data.dataset import Dataset
+from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.fingerprint import fingerprint
 from sslcli.data.label_warnings import held_out_notes
 from sslcli.data.record import DataRecord, is_same_dataset, read_record
 from sslcli.errors import RequestError
@@ -57,8 +59,8 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     """The backbone of the run in `path` (None: one with the weights that `init` names, or random ones) with its data.
 
     `values` is the configuration of the evaluation: `seed`, `device`, `train.devices`, and optionally `labels`,
-    `data_given`, `data_path` and `allow_data_change`; `run_cfg` is that of the run. `record` describes the expected data
-    where no run is given. Raises DataError where the data differ from the run's, unless `values` allow it.
+    `data_given`, `data_keys`, `data_path` and `allow_data_change`; `run_cfg` is that of the run. `record` describes the
+    expected data where no run is given. Raises DataError where the data differ from the run's, unless `values` allow it.
     """
     info: Record = {"step": 0, "sha256": ""}
     init = str(run_cfg.get("init") or "") if path is None else ""
@@ -145,13 +147,23 @@ def load_model(values: Config, run_cfg: Config, path: Path | None, record: DataR
     return EvaluatedModel(runtime, known, backbone, data, info["step"], seed, info["sha256"], other_data, init)
 
 
+def load_other_dataset(cfg: Config, own: Preprocessor, keys: Iterable[str], notes: list[str]) -> Dataset:
+    """The data set of a configuration as an encoder with the preprocessor `own` takes it. `keys`: of the data set, which the
+    command line has: files may be written in another way than those of training. RequestError, DataError."""
+    node = cfg["dataset"]
+    written = own.with_file_options({key: node.get(key) for key in keys})
+    dataset = own.adapt(load_dataset(cfg, like=written), notes)
+    if written.sha256 == own.sha256:
+        return dataset
+    identity = [dataset.fingerprint.encode(), written.sha256.encode()]  # the same files have other values
+    return replace(dataset, fingerprint=fingerprint(len(dataset.train), identity))
+
+
 def _load_data(
     values: Config, run_cfg: Config, path: Path | None, record: DataRecord | None, info: Record
 ) -> tuple[Dataset, bool, list[str]]:
     """The data set, whether it is another one than the backbone was trained on, and notes about both. `info` describes
     the encoder."""
-    from sslcli.builders import load_dataset
-
     given, other_data = bool(values.get("data_given")), False
     notes: list[str] = []
     if path is not None:
@@ -162,7 +174,7 @@ def _load_data(
     if path is not None and other_data:
         preprocessor = preprocess.of_encoder(path, info)
         node = preprocessor.configure(run_cfg["dataset"])
-        dataset = preprocessor.adapt(load_dataset({**run_cfg, "dataset": node}, like=preprocessor), notes)
+        dataset = load_other_dataset({**run_cfg, "dataset": node}, preprocessor, values.get("data_keys", ()), notes)
     else:
         dataset = load_dataset(run_cfg, record, download=path is None or given)
         if changed := dataset.details.get("changed"):

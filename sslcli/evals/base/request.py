@@ -58,13 +58,14 @@ def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
 
 
 def with_data_keys(values: Config, overrides: list[str]) -> Config:
-    """`values` with what the command line says about the run's data: `data_given` after dataset=NAME, and `data_path` after
-    dataset.path=NEW alone."""
+    """`values` with what the command line says about the run's data: `data_given` after dataset=NAME, with its keys of the data set
+    in `data_keys`, and `data_path` after dataset.path=NEW alone."""
     keys = override_keys(overrides)
     if values["run"] == "none":
         return values
     if "dataset" in keys:
-        return {**values, "data_given": True}
+        given = [key.split(".")[1] for key in keys if key.startswith("dataset.")]
+        return {**values, "data_given": True, "data_keys": given}
     return {**values, "data_path": values["dataset"].get("path")} if "dataset.path" in keys else values
 
 

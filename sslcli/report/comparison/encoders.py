@@ -33,7 +33,7 @@ def compare_encoders(names: list[str], runs: list[Run], values: Config) -> tuple
     for name, run in zip(names, runs, strict=True):
         try:
             cfg = run.valid_config if run is runs[0] else {**run.valid_config, "dataset": data}
-            model = load_model({**values, "data_given": run is not runs[0]}, cfg, run.path)
+            model = load_model({**values, "data_given": run is not runs[0], "data_keys": list(data)}, cfg, run.path)
             split: Split = "test" if model.dataset.test is not None else "train"
             x, _ = model.data.features(model.backbone, split)
         except SslError as e:
