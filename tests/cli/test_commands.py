@@ -343,6 +343,17 @@ def test_pipeline(cli):
     assert cli("pipeline", "stages=[nope]").code == 2
 
 
+@pytest.mark.parametrize(("given", "draws"), [([], (1, 1, 5)), (["seeds=3"], (3, 3, 3)), (["seeds=1"], (1, 1, 1))])
+def test_seeds_of_a_pipeline_reach_all_stages(given, draws):
+    from sslcli.cli.commands import pipeline
+    from sslcli.config import compose
+
+    cfg = compose.compose("pipeline", [*given, "stages=[probe,finetune,labels,quality]"])
+    _, evaluators = pipeline.resolve(cfg, cfg.hydra)
+    assert tuple(evaluators[name]["seeds"] for name in ("probe", "finetune", "labels")) == draws
+    assert "seeds" not in evaluators["quality"]
+
+
 def test_init_from_run(cli):
     first = Path(cli("pretrain", *SMOKE).last)
     result = cli("pretrain", *SMOKE, f"init={first}", "train.steps=1", "optimizer.lr=1e-9")

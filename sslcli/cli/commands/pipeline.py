@@ -24,12 +24,15 @@ def resolve(cfg: DictConfig, hydra: HydraConf) -> tuple[Config, Config]:
     """The configuration of the run, and that of each evaluator in `stages` by name."""
     from omegaconf import OmegaConf
 
+    from sslcli.evals.base.request import with_seeds
+
     stages = list(cfg.stages)
     eval_command.require_stages(stages, registry.choices("evaluator"))
     root = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     evaluators = {
         name: compose.to_container(compose.load_choice("evaluator", name, root), "evaluator") for name in stages
     }
+    evaluators = {name: with_seeds(node, cfg.seeds, list(hydra.overrides.task)) for name, node in evaluators.items()}
     values = pretrain.resolve(cfg, hydra)
     return {k: v for k, v in values.items() if k not in OWN_KEYS}, evaluators
 

@@ -26,19 +26,20 @@ def evaluate_request(
 
     Raises RequestError where an override would have no effect.
     """
-    values = _with_seeds(values, overrides)
+    values = {**values, "evaluator": with_seeds(values["evaluator"], values["seeds"], overrides)}
     _warn_unused(name, overrides, [Path(f) for f in instantiate.trusted_folders()])
     check_overrides(values, overrides)
     given = [o for o in overrides if o.partition("=")[0] not in ("evaluator", "run")]
     return evaluate(with_data_keys(values, overrides), {name: values["evaluator"]}, overrides=given, report=report)
 
 
-def _with_seeds(values: Config, overrides: list[str]) -> Config:
-    """`seeds=` for an evaluator whose number of draws has another default than the key `seeds`."""
+def with_seeds(evaluator: Config, seeds: int, overrides: list[str]) -> Config:
+    """The configuration of an evaluator with the draws of `seeds=`, also where its number of draws has another default than the key
+    `seeds`."""
     keys = override_keys(overrides)
-    if "seeds" not in keys or "evaluator.seeds" in keys or "seeds" not in values["evaluator"]:
-        return values
-    return {**values, "evaluator": {**values["evaluator"], "seeds": values["seeds"]}}
+    if "seeds" not in keys or "evaluator.seeds" in keys or "seeds" not in evaluator:
+        return evaluator
+    return {**evaluator, "seeds": seeds}
 
 
 def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
@@ -52,7 +53,7 @@ def _warn_unused(name: str, overrides: list[str], folders: list[Path]) -> None:
             continue
         if override and path and not re.search(rf"\$\{{(oc\.select:)?{key}\b", text):
             has_key = re.search(rf"^{key}:", text, re.MULTILINE)
-            if key == "seeds" and has_key:  # see `_with_seeds`
+            if key == "seeds" and has_key:  # see `with_seeds`
                 continue
             console.warn(f"{override} has no effect on {name}", f"evaluator.{override}" if has_key else None)
 
