@@ -99,7 +99,7 @@ def run_sweep_job(
             console.out(outcome.path)
         return outcome.value
     stopped = isinstance(error, Stopped | Interrupted)
-    write_record(jobs, entry, "stopped" if stopped else "failed", code=error.code, error=error.message)
+    write_record(jobs, entry, "stopped" if stopped else "failed", code=error.code, error=error.message, hint=error.hint)
     if stopped and here:
         raise JobExit(error)
     console.error(error)

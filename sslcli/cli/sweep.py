@@ -24,6 +24,7 @@ from sslcli.config import compose, registry, schema
 from sslcli.errors import Interrupted, MachineError, RequestError, SslError, Stopped, first_line
 from sslcli.runs import Record, records
 from sslcli.runs.files import make_folder, replace_file, unlink_shared
+from sslcli.runs.find import resume_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -165,10 +166,10 @@ class Sweep:
             name = f"job {job['job']} ({' '.join(job['overrides'])})"
             if job["status"] == "running":
                 job["code"] = MachineError.code
-                hint = f"check whether it ran out of memory; {self.next_hint}"
+                hint = f"check whether it ran out of memory; {self.continue_hint(job)}"
                 console.error(MachineError(f"{name}: the process exited unexpectedly", hint))
             elif self.launcher.startswith("submitit"):  # whose output is in a file
-                console.error(SslError(f"{name}: {job.get('error')}"))
+                console.error(SslError(f"{name}: {job.get('error')}", job.get("hint")))
         if failures:
             console.warn(f"{len(failures)} of {len(jobs)} jobs failed; see {self.folder}/jobs")
         if self.received or any(job["status"] == "stopped" for job in jobs):
@@ -176,6 +177,13 @@ class Sweep:
             console.warn(f"the sweep was stopped; {done} of its jobs are done", self.next_hint)
             return Interrupted.code if self.received is signal.SIGINT else Stopped.code
         return failures[0].get("code", 1) if failures else 0
+
+    def continue_hint(self, job: Record) -> str:
+        """The command that resumes the run of a job alone, where it has one."""
+        found = [
+            path.parent for path in self.folder.glob(f"{job['job']}_*/status.json") if not path.parent.is_symlink()
+        ]
+        return f"{resume_command(found[0])} continues its run alone; {self.next_hint}" if found else self.next_hint
 
     def remove_if_empty(self) -> None:
         """Removes the folder of the sweep where no job has started."""

@@ -66,6 +66,7 @@ JOB: Schema = {  # jobs/NUMBER.json of a sweep
     "numbers": dict,  # of an evaluation
     "overrides": list[str],
     "run": str | None,
+    "hint": str | None,  # beside the error
 }
 
 

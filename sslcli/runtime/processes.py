@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sslcli.errors import Interrupted, MachineError, SslError, Stopped
+from sslcli.errors import Interrupted, MachineError, SslError, Stopped, first_line
 from sslcli.runtime.folders import new_private_folder, remove_folder
 from sslcli.runtime.rendezvous import (
     PollingWait,
@@ -61,16 +61,20 @@ Payload = dict[str, Any]  # JSON
 
 @contextlib.contextmanager
 def launch(
-    info: ProcessInfo, device: torch.device, payload: Payload, work: Callable[[Payload], None]
+    info: ProcessInfo,
+    device: torch.device,
+    payload: Payload,
+    work: Callable[[Payload], None],
+    next_step: str = "run the same command again",
 ) -> Iterator[None]:
     """Run the block as rank 0 of a process group whose other ranks call `work(payload)`. A no-op with one process.
 
     `work` is a function at the top level of a module, because its name is sent to other processes. An error of a worker
-    is raised here with its own type."""
+    is raised here with its own type. `next_step`: what to do after a worker was lost."""
     if info.world_size == 1:
         yield
         return
-    group = _WorkerGroup(info)
+    group = _WorkerGroup(info, next_step)
     try:
         group.start(work, payload)
         group.wait_until_ready()
@@ -93,8 +97,8 @@ class _WorkerGroup:
 
     turns = 0  # groups started so far in this process
 
-    def __init__(self, info: ProcessInfo):
-        self.info = info
+    def __init__(self, info: ProcessInfo, next_step: str):
+        self.info, self.next_step = info, next_step
         _WorkerGroup.turns += 1
         self.turn = _WorkerGroup.turns
         self.processes: list[Any] = []
@@ -141,10 +145,8 @@ class _WorkerGroup:
             code = process.exitcode
             if code not in (None, 0):
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-                return MachineError(
-                    f"process {rank} of {self.info.world_size} (pid {process.pid}) ended: {how}",
-                    "the last checkpoint is intact, continue with sslcli resume (out of memory? train.accumulate=2)",
-                )
+                message = f"process {rank} of {self.info.world_size} (pid {process.pid}) ended: {how}"
+                return MachineError(message, self.next_step)
         return None
 
     def find_cause(self, error: Exception) -> SslError | None:
@@ -157,7 +159,7 @@ class _WorkerGroup:
             if not is_peer_error(error):
                 return None
             time.sleep(0.1)
-        return MachineError(f"lost contact with another process ({str(error).splitlines()[0][:200]})", "sslcli resume")
+        return MachineError(f"lost contact with another process ({first_line(error)[:200]})", self.next_step)
 
     def _watch(self) -> None:
         """Exit when a worker has exited and no error surfaces: an NCCL collective may hang where gloo's fails."""
@@ -225,7 +227,7 @@ def _next_payload(store: dist.Store, turn: int) -> Payload:
             time.sleep(0.05)
         payload: Payload = json.loads(store.get(key))
     except (dist.DistError, RuntimeError) as e:
-        raise MachineError(f"lost contact with process 0 ({str(e).splitlines()[0][:200]})", "sslcli resume") from None
+        raise MachineError(f"lost contact with process 0 ({first_line(e)[:200]})", "start all processes") from None
     payload.pop(FOLDERS, None)
     return payload
 

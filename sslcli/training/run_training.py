@@ -15,6 +15,7 @@ from sslcli.data.record import DataRecord
 from sslcli.errors import Interrupted, MachineError, SslError, Stopped
 from sslcli.nn.dist import broadcast_from_rank0, rank, world_size
 from sslcli.runs import checkpoint
+from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
 from sslcli.runtime import processes
 from sslcli.training.loop.optimizer_state import optimizer_tensors, parameter_names, restore_optimizer
@@ -34,8 +35,9 @@ def run_training(setup: TrainingSetup, run: Run, state: State | None = None) -> 
         "fingerprint": setup.dataset.fingerprint,
         "record": asdict(setup.record) if setup.record is not None else None,
     }
+    next_step = f"the last checkpoint is intact: {resume_command(run.path)} (out of memory? train.accumulate=2)"
     try:
-        with processes.launch(setup.runtime.process, setup.runtime.device, payload, run_worker):
+        with processes.launch(setup.runtime.process, setup.runtime.device, payload, run_worker, next_step):
             state = fit(setup, run, state)
     except (Interrupted, Stopped, KeyboardInterrupt):  # the last where signals are not caught
         run.set_status("interrupted", step=state.step)

@@ -78,11 +78,34 @@ def test_dead_job_process_is_reported(tmp_path, capfd):
         (tmp_path / "jobs" / "1.json").write_text(json.dumps(job | done))
         raise RuntimeError("a worker process was terminated")
 
+    (tmp_path / "0_seed=0").mkdir()
+    (tmp_path / "0_seed=0" / "status.json").write_text("{}")
     assert Sweep("pretrain", [], tmp_path, "joblib").conduct(launch) == 3
     out, err = capfd.readouterr()
     assert out == "runs/that\n"
     assert "job 0 (seed=0): the process exited unexpectedly" in err
+    resume = f"sslcli resume {shlex.quote(str(tmp_path / '0_seed=0'))} continues its run alone"
+    assert resume in err
+    assert "run the same command with resume=auto to continue" in err
     assert "1 of 2 jobs failed" in err
+
+
+def test_failed_slurm_job_is_reported_with_its_hint(tmp_path, capfd):
+    from sslcli.cli.sweep import Sweep
+
+    def launch() -> None:
+        (tmp_path / "jobs").mkdir()
+        job = {"job": 0, "overrides": ["seed=0"], "pid": 1, "host": "this", "status": "failed", "code": 3}
+        job |= {
+            "error": "process 1 of 2 (pid 5) ended: SIGKILL",
+            "hint": "the last checkpoint is intact: sslcli resume R",
+        }
+        (tmp_path / "jobs" / "0.json").write_text(json.dumps(job))
+
+    assert Sweep("pretrain", [], tmp_path, "submitit_slurm").conduct(launch) == 3
+    err = capfd.readouterr().err
+    assert "job 0 (seed=0): process 1 of 2 (pid 5) ended: SIGKILL" in err
+    assert "sslcli resume R" in err
 
 
 def test_launcher_error_names_launcher(tmp_path):

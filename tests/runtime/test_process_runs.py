@@ -157,6 +157,7 @@ def test_lost_process_ends_run_quickly_and_run_resumes(whole, start, tmp_path):
     assert code == 3, err
     assert "process 1 of 2" in err
     assert "SIGKILL" in err
+    assert f"sslcli resume runs/{run.name}" in err
     assert "Traceback" not in err
     assert json.loads((run / "status.json").read_text())["status"] == "failed"
     code, _, err = start("resume", run.name).finish()
