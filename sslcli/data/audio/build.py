@@ -12,7 +12,14 @@ import torch
 
 from sslcli.console import escape, plural
 from sslcli.data.audio.clips import AudioFiles, Decoder
-from sslcli.data.audio.headers import Headers, describe_headers, read_headers
+from sslcli.data.audio.headers import (
+    ONE_CHANNEL,
+    Headers,
+    cancelled_note,
+    describe_headers,
+    find_cancelled,
+    read_headers,
+)
 from sslcli.data.audio.mel import MAX_RATE, MelSettings
 from sslcli.data.audio.preprocessor import CHANNELS, MAX_FRAMES, AudioPreprocessor
 from sslcli.data.audio.statistics import band_statistics
@@ -30,6 +37,7 @@ from sslcli.data.subset import check_pretrain_on, pretrain_source
 from sslcli.errors import DataError, RequestError
 
 AUTO_RATE, AUTO_SECONDS = 16_000, 5.0  # the most that auto chooses
+FIRST_CHANNEL = "dataset.channels=first reads the first channel, of all clips"
 MULTIPLE = 16  # of frames in a view, so that patches fit
 
 
@@ -125,6 +133,9 @@ def build_dataset(
     mel = options.settings(headers) if like is None else like.mel
     decoder = Decoder(mel.rate, options.channels) if like is None else like.decoder
     describe_headers(headers, mel.rate, decoder.channels, notes)
+    several = [path for path, header in headers.good.items() if header.channels > 1 and decoder.channels == "mean"]
+    if cancelled := _names(find_cancelled(several), files):
+        notes.append(cancelled_note(cancelled, FIRST_CHANNEL if like is None else ONE_CHANNEL))
 
     labels = [c for kind, f in parts.items() if kind != "unlabelled" for c in f.classes if c is not None]
     classes = contents.order(labels)
@@ -196,8 +207,12 @@ def _set_groups(sources: Mapping[str, AudioFiles], parts: Mapping[str, FileList]
 
 
 def _by_name(bad: dict[str, str], files: Sequence[FileList]) -> dict[str, str]:
-    names = {p: n for part in files for p, n in zip(part.paths, part.names, strict=True) if p in bad}
-    return {names[p]: reason for p, reason in bad.items()}
+    return dict(zip(_names(list(bad), files), bad.values(), strict=True))
+
+
+def _names(paths: Sequence[str], files: Sequence[FileList]) -> list[str]:
+    names = {p: n for part in files for p, n in zip(part.paths, part.names, strict=True)} if paths else {}
+    return [names[path] for path in paths]
 
 
 def _unreadable_error(headers: Headers, files: Sequence[FileList]) -> DataError:

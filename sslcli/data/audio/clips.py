@@ -26,7 +26,11 @@ BLOCK_SECONDS = 60  # of a recording that are decoded at once
 
 @dataclass(frozen=True)
 class Decoder:
-    """How files become clips. rate: samples per second. channels: `mean` of all, or the `first`."""
+    """How files become clips. rate: samples per second. channels: `mean` of all, or the `first`.
+
+    Channels in opposite phase cancel in the mean. Such files are reported (`headers.find_cancelled`) and read as they are: choosing
+    another channel for them alone would depend on the part of a recording that is read, and would give clips that exported
+    preprocessors and runs of earlier versions read otherwise."""
 
     rate: int
     channels: str = "mean"

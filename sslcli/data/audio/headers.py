@@ -7,10 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sslcli.console import plural
+import numpy as np
+
+from sslcli.console import escape, plural
 from sslcli.data.audio.reader import AudioFile
+from sslcli.data.files.parallel import parallel_map
 from sslcli.data.folders.contents import FileList
 from sslcli.data.folders.headers import FileHeaders, fixed_sample, resident_budget
+from sslcli.errors import BadSample, listing
+
+COMPARED_SECONDS = 5  # in the middle of a file
+CANCELLED = 1e-4  # -40 dB: the energy of the mean of the channels, as a fraction of the mean of their energies
+ONE_CHANNEL = "save one of their channels alone"
+SILENT = 1e-9  # of full scale, squared: energies below are those of 16-bit rounding
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,34 @@ def describe_headers(headers: Headers, rate: int, channels: str, notes: list[str
     if several:
         how = "the first channel is read" if channels == "first" else "the mean of the channels is read"
         notes.append(f"{plural(several, 'clip')}{sampled} of several channels: {how}")
+
+
+def find_cancelled(paths: Sequence[str]) -> list[str]:
+    """Those of the files whose channels are in opposite phase, as where one of two microphones has swapped wires: the mean of their
+    channels is at least 40 dB below the channels. Files that cannot be read are left out."""
+
+    def cancels(i: int) -> bool:
+        try:
+            with AudioFile(paths[i]) as file:
+                if file.channels == 1:
+                    return False
+                count = min(file.length, COMPARED_SECONDS * file.rate)
+                x = file.read((file.length - count) // 2, count).astype(np.float64)
+        except BadSample:
+            return False
+        energy = float(np.square(x).mean())
+        return energy > SILENT and float(np.square(x.mean(axis=1)).mean()) < CANCELLED * energy
+
+    found = parallel_map(cancels, len(paths), "comparing channels")
+    return [path for path, yes in zip(paths, found, strict=True) if yes]
+
+
+def cancelled_note(names: Sequence[str], remedy: str) -> str:
+    """The warning of clips whose channels cancel. `remedy`: what reads them otherwise."""
+    return (
+        f"warning: the channels of {plural(len(names), 'clip')} are in opposite phase, so that their mean is nearly silent: "
+        f"{listing(map(escape, sorted(names)), 5)}; {remedy}"
+    )
 
 
 def format_seconds(seconds: float) -> str:

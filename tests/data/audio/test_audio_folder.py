@@ -18,11 +18,12 @@ from sslcli.data.audio.preprocessor import AudioPreprocessor
 from sslcli.data.audio.statistics import wave
 from sslcli.data.audio.tones import CLASSES, tones
 from sslcli.data.dataset import Dataset
+from sslcli.data.user_files.audio import read_audio_files
 from sslcli.errors import DataError, RequestError
 from sslcli.nn.values import Continuous
 from sslcli.rng import Draw
 from sslcli.views.clips.view import AudioView
-from tests.data.audio.sounds import RATE, sine, write, write_folder
+from tests.data.audio.sounds import RATE, sine, wav_bytes, write, write_folder
 
 
 def said(data: Dataset) -> str:
@@ -282,3 +283,32 @@ def test_tones():
     assert (len(data.train), len(data.test)) == (48, 12)
     assert data.shape == (1, 32, 64)
     assert data.fingerprint == tones(samples=60).fingerprint
+
+
+def test_channels_in_opposite_phase_are_reported(tmp_path):
+    """Only where they cancel: a residual below -40 dB, and a signal at all."""
+    rng = np.random.default_rng(0)
+    left = 0.3 * rng.standard_normal(4000)
+    pairs = {
+        "swapped": np.stack([left, -left], 1),
+        "nearly": np.stack([left, -0.985 * left], 1),  # the mean is at -42 dB
+        "partly": np.stack([left, -0.9 * left], 1),  # at -26 dB
+        "noise": 0.3 * rng.standard_normal((4000, 2)),
+        "silent": np.zeros((4000, 2)),
+        "one side": np.stack([left, 0 * left], 1),
+        "mono": left,
+    }
+    for name, x in pairs.items():
+        (tmp_path / f"{name}.wav").write_bytes(wav_bytes(x, kind="f32"))
+    (warning,) = [note for note in audio_folder(str(tmp_path)).notes if "opposite phase" in note]
+    assert warning.startswith("warning: the channels of 2 clips are in opposite phase")
+    assert "nearly.wav, swapped.wav; dataset.channels=first" in warning
+    first = audio_folder(str(tmp_path), channels="first")
+    assert not any("opposite phase" in note for note in first.notes)
+    streamed = audio_folder(str(tmp_path), resident=False)
+    assert any("opposite phase" in note for note in streamed.notes)
+    again = audio_folder(str(tmp_path), like=streamed.preprocessor)
+    assert any("save one of their channels alone" in note for note in again.notes)
+    notes: list[str] = []
+    read_audio_files([str(tmp_path / "swapped.wav"), str(tmp_path / "noise.wav")], streamed.preprocessor, notes)
+    assert [note for note in notes if "opposite phase" in note and "of 1 clip " in note and "swapped.wav" in note]
