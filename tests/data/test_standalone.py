@@ -255,11 +255,11 @@ def test_texts(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scale", "norm", "channels"),
-    [("htk", "slaney", "mean"), ("slaney", "none", "first"), ("slaney", "slaney", "mean")],
+    ("scale", "norm", "channels", "loudness"),
+    [("htk", "slaney", "mean", "equal"), ("slaney", "none", "first", "keep"), ("slaney", "slaney", "mean", "keep")],
 )
-def test_clips(scale, norm, channels, tmp_path):
-    mel = MelSettings(8000, 256, 80, 24, 30.0, 3900.0, scale, norm)
+def test_clips(scale, norm, channels, loudness, tmp_path):
+    mel = MelSettings(8000, 256, 80, 24, 30.0, 3900.0, scale, norm, loudness=loudness)
     bands = np.linspace(-3, 2, 24)
     preprocessor = AudioPreprocessor(mel, 50, channels, tuple(bands), tuple(2 + bands / 10))
     found = program(preprocessor, tmp_path / "preprocessor")

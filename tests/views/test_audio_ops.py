@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sslcli.data.audio.clips import cut, join_clips
-from sslcli.data.audio.mel import LogMel
+from sslcli.data.audio.mel import LogMel, to_hz, to_mel
 from sslcli.data.audio.statistics import wave
 from sslcli.data.audio.tones import tones
 from sslcli.data.storage import RaggedBatch
 from sslcli.errors import RequestError
 from sslcli.rng import Draw
 from sslcli.views import Views
-from sslcli.views.clips.mel_ops import BandMask, Mix, ResizeCrop, TimeMask
+from sslcli.views.clips.mel_ops import BandMask, FrequencyWarp, Mix, ResizeCrop, TimeMask
 from sslcli.views.clips.view import AudioView
 from sslcli.views.clips.wave_ops import Gain, Noise, Shift, Window
 from sslcli.views.op import OpRandoms
@@ -29,6 +31,7 @@ RECIPE = {
     "noise": {},
     "mix": {"share": 0.4},
     "resize_crop": {"p": 0.7},
+    "frequency_warp": {"p": 0.5},
     "time_mask": {},
     "band_mask": {"p": 0.5},
 }
@@ -171,6 +174,52 @@ def test_resize_crop_equals_interpolation(data):
         assert torch.allclose(out[i, 0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+def test_frequency_warp_equals_the_formula(data, scale):
+    """Each band takes the log power at f * factor, or on the line to the highest frequency above the bend of Jaitly & Hinton."""
+    known = replace(data.preprocessor, mel=replace(data.preprocessor.mel, scale=scale))
+    data = replace(data, preprocessor=known)
+    x, op = mels(data, 6), FrequencyWarp([0.7, 1.4])
+    out, factors = run(op, x, data), params(op, 6)["factor"].tolist()
+    assert min(factors) < 1 < max(factors)
+    mel, mean, std = known.mel, op.mean(x.device), op.std(x.device)
+    corners = np.linspace(
+        *to_mel(torch.tensor([mel.f_min, mel.f_max], dtype=torch.float64), scale).tolist(), mel.bands + 2
+    )
+    for i, factor in enumerate(factors):
+        power = (x[i, 0] * std + mean).numpy()
+        source = []
+        for f in to_hz(torch.tensor(corners[1:-1]), scale).tolist():
+            bend = 0.6 * mel.f_max * min(factor, 1)  # of the input
+            if f * factor <= bend:
+                source.append(f * factor)
+            else:
+                slope = (mel.f_max - bend) / (mel.f_max - bend / factor)
+                source.append(bend + slope * (f - bend / factor))
+        at = to_mel(torch.tensor(source, dtype=torch.float64), scale).numpy()
+        expected = np.stack([np.interp(at, corners[1:-1], power[:, t]) for t in range(power.shape[1])], axis=1)
+        assert np.allclose((out[i, 0] * std + mean).numpy(), expected, atol=1e-4)
+    assert torch.allclose(run(FrequencyWarp([1, 1]), x, data), x, atol=1e-5)
+
+
+def test_frequency_warp_moves_a_tone_and_keeps_silence(data):
+    """1,000 Hz of a vocal tract that is 1.25 times as long is 800 Hz; a frame without sound has none afterwards."""
+    known, op = data.preprocessor, FrequencyWarp([1.25, 1.25])
+    samples = known.mel.samples(data.shape[2])
+
+    def view(hz):
+        wave = 0.5 * torch.sin(2 * math.pi * hz * torch.arange(samples // 2) / known.mel.rate)
+        x = LogMel(known.mel)(F.pad(wave, (0, samples - len(wave)))[None])
+        return (x[0] - torch.tensor(known.mean)[:, None]) / torch.tensor(known.std)[:, None]
+
+    out = run(op, view(1000)[None, None], data)
+    natural = out[0, 0] * op.std(out.device) + op.mean(out.device)
+    expected = view(800) * op.std(out.device) + op.mean(out.device)
+    assert int(natural[:, 10].argmax()) == int(expected[:, 10].argmax())
+    silence = op.silence(out.device)
+    assert torch.allclose(out[0, 0, :, -8:], silence.expand(-1, 8), atol=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "axis"), [(TimeMask, 3), (BandMask, 2)])
 def test_masks(data, kind, axis):
     x = mels(data, 20)
@@ -202,8 +251,6 @@ def test_ops_refuse(data, recipe):
 
 def test_normalization_of_the_configuration(data):
     """`normalization={mean: [m], std: [s]}` applies after that of the bands."""
-    from dataclasses import replace
-
     from sslcli.nn.values import Continuous
 
     other = replace(data, values=Continuous((1.0,), (2.0,)))

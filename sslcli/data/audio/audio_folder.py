@@ -27,6 +27,7 @@ def audio_folder(
     mel: str = "htk",
     norm: str = "slaney",
     log_epsilon: float = 1e-6,
+    loudness: str = "keep",
     splits: object = "auto",
     holdout: float | str = "auto",
     split_seed: int = 0,
@@ -49,7 +50,7 @@ def audio_folder(
     95 % of the clips do not exceed, at most 5. It is rounded up to 16 frames.
     `channels`: the mean of all, or the first.
     `n_fft`: samples of a window; auto, a power of two, about 64 ms. `hop`: samples between frames; auto, 10 ms.
-    `bands`, `f_min`, `f_max` (auto: half the rate), `mel`, `norm`, `log_epsilon`: see `MelSettings`.
+    `bands`, `f_min`, `f_max` (auto: half the rate), `mel`, `norm`, `log_epsilon`, `loudness`: see `MelSettings`.
     `holdout`: the held-out fraction; auto is a fifth where there are labels.
     `resident`: keep all clips in memory: auto (at most 2 GiB and half of the free memory), true, false.
     `like`: a preprocessor to use instead of these settings, and of fitting the mean and standard deviation of the
@@ -59,8 +60,8 @@ def audio_folder(
     files.
     """
     options = AudioOptions(
-        rate, seconds, channels, n_fft, hop, bands, f_min, f_max, mel, norm, log_epsilon, label, holdout, split_seed, pretrain_on,
-        resident, max_bad_fraction, splits,
+        rate, seconds, channels, n_fft, hop, bands, f_min, f_max, mel, norm, log_epsilon, loudness, label, holdout, split_seed,
+        pretrain_on, resident, max_bad_fraction, splits,
     )  # fmt: skip
     notes: list[str] = []
     text = require_path(path, EXPECTED)

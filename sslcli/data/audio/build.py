@@ -57,6 +57,7 @@ class AudioOptions:
     mel: str = "htk"
     norm: str = "slaney"
     log_epsilon: float = 1e-6
+    loudness: str = "keep"
     label: str | None = "auto"
     holdout: float | str = "auto"
     split_seed: int = 0
@@ -98,7 +99,16 @@ class AudioOptions:
         f_max = rate / 2 if isinstance(self.f_max, str) else float(self.f_max)
         try:
             return MelSettings(
-                rate, n_fft, hop, self.bands, float(self.f_min), f_max, self.mel, self.norm, float(self.log_epsilon)
+                rate,
+                n_fft,
+                hop,
+                self.bands,
+                float(self.f_min),
+                f_max,
+                self.mel,
+                self.norm,
+                float(self.log_epsilon),
+                self.loudness,
             )
         except ValueError as error:
             text = str(error).replace("scale:", "mel:", 1) if str(error).startswith("scale") else str(error)

@@ -15,7 +15,11 @@ from torch import Tensor
 
 from sslcli.config import typecheck
 
-SCALES, NORMS = ("htk", "slaney"), ("slaney", "none")
+SCALES, NORMS, LOUDNESS = ("htk", "slaney"), ("slaney", "none"), ("keep", "equal")
+LEVEL, MAX_GAIN = (
+    0.1,
+    100.0,
+)  # of equal loudness: the root mean square (-20 dB of full scale), and the largest factor (40 dB)
 MAX_RATE, MAX_FFT, MAX_BANDS = 384_000, 1 << 16, 1024
 BREAK_HZ, HZ_PER_MEL, LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27  # of the Slaney scale
 
@@ -25,7 +29,7 @@ class MelSettings:
     """rate: samples per second. n_fft: samples of a window and of its Fourier transform. hop: samples between frames.
     bands: number of filters, from f_min to f_max Hz. scale: htk, 2595 log10(1 + f / 700), or slaney, linear below 1
     kHz. norm: slaney, filters of equal area, or none, of equal height. log_epsilon: added to a power before its
-    natural logarithm.
+    natural logarithm. loudness: `keep`, or `equal`, which first scales the wave as `equal_loudness` does.
 
     ValueError, with a sentence that begins with the name of the field, for values out of range."""
 
@@ -38,6 +42,7 @@ class MelSettings:
     scale: str = "htk"
     norm: str = "slaney"
     log_epsilon: float = 1e-6
+    loudness: str = "keep"
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
@@ -54,7 +59,7 @@ class MelSettings:
                 raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {getattr(self, name)}")
         if self.f_min >= self.f_max:
             raise ValueError(f"f_min: expected less than f_max={self.f_max:g}, got {self.f_min:g}")
-        for name, choices in (("scale", SCALES), ("norm", NORMS)):
+        for name, choices in (("scale", SCALES), ("norm", NORMS), ("loudness", LOUDNESS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected {' or '.join(choices)}, got {getattr(self, name)}")
 
@@ -64,12 +69,14 @@ class MelSettings:
         return math.log(self.log_epsilon)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without `loudness` where it is kept, as in earlier versions."""
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("loudness", "keep")}
 
     @classmethod
     def from_json(cls, content: object) -> Self:
         """The inverse of `to_json`. ValueError for anything else."""
         types: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(cls)}
+        content = {"loudness": "keep"} | content if isinstance(content, dict) else content
         if not isinstance(content, dict) or content.keys() != types.keys():
             raise ValueError(f"mel: expected the keys {', '.join(types)}")
         for name, kind in types.items():
@@ -88,7 +95,8 @@ class MelSettings:
     def describe(self) -> str:
         window, step = (1000 * samples / self.rate for samples in (self.n_fft, self.hop))
         bands = f"{self.bands} mel bands from {self.f_min:g} to {self.f_max:g} Hz"
-        return f"{bands}, a window of {window:.0f} ms every {step:.3g} ms"
+        loudness = ", of equal loudness" if self.loudness == "equal" else ""
+        return f"{bands}, a window of {window:.0f} ms every {step:.3g} ms{loudness}"
 
     def empty_bands(self) -> int:
         """The number of bands in which there is no frequency of the Fourier transform."""
@@ -128,6 +136,15 @@ def filters(settings: MelSettings) -> Tensor:
     return out.float()
 
 
+def equal_loudness(x: Tensor) -> Tensor:
+    """Waves (B, n), each scaled so that its root mean square between the first and the last value that is not zero is 0.1, by a
+    factor of at most 100. Zeros around a clip, with which it is filled up, do not count."""
+    sound = x != 0
+    first, after = sound.byte().argmax(dim=1), x.shape[1] - sound.flip(1).byte().argmax(dim=1)
+    power = x.square().sum(dim=1) / (after - first).clamp(min=1)
+    return x * (LEVEL / power.sqrt()).clamp(max=MAX_GAIN)[:, None]
+
+
 class LogMel:
     """Waves (B, n) float32 in -1..1 -> (B, bands, 1 + n // hop) float32. Constants are kept for each device."""
 
@@ -137,6 +154,7 @@ class LogMel:
 
     def __call__(self, x: Tensor) -> Tensor:
         window, weights = self._on(x.device)
+        x = equal_loudness(x) if self.settings.loudness == "equal" else x
         n_fft, hop = self.settings.n_fft, self.settings.hop
         spectrum = torch.stft(x, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True)
         real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=3)

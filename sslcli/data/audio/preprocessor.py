@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -120,7 +120,7 @@ class AudioPreprocessor(Preprocessor):
         if not isinstance(other, AudioPreprocessor):
             return super().differences(other)
         before, now = (
-            {**p.mel.to_json(), "frames": p.frames, "channels": p.channels, "pads": p.pads} for p in (self, other)
+            {**asdict(p.mel), "frames": p.frames, "channels": p.channels, "pads": p.pads} for p in (self, other)
         )
         changed = [f"{key} was {before[key]}, is {now[key]}" for key in before if before[key] != now[key]]
         if not changed and (self.mean, self.std) != (other.mean, other.std):

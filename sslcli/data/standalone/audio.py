@@ -18,7 +18,8 @@ BLOCK = 1 << 14  # samples that are converted at a time
 
 class Preprocessor:
     """mel: the settings of the spectrogram: `rate`, samples per second; `n_fft`, samples of a window; `hop`, samples between
-    frames; `bands`, `f_min`, `f_max`, `scale` and `norm` of the filters; `log_epsilon`, added before the natural logarithm.
+    frames; `bands`, `f_min`, `f_max`, `scale` and `norm` of the filters; `log_epsilon`, added before the natural logarithm;
+    `loudness`, in which case waves are scaled to a root mean square of 0.1.
 
     frames: of an input. channels: `mean` of all, or the `first`. mean, std: (F, 1), of each band of the training data."""
 
@@ -54,7 +55,7 @@ class Preprocessor:
         size = (self.frames - 1) * self.mel["hop"]
         start = max(0, len(x) - size) // 2
         x = x[start : start + size]
-        return np.pad(x, (0, size - len(x)))
+        return np.pad(equal_loudness(x) if "loudness" in self.mel else x, (0, size - len(x)))
 
     def log_mel(self, x: np.ndarray) -> np.ndarray:
         """(F, T) float32, normalized by band."""
@@ -65,6 +66,12 @@ class Preprocessor:
         power = np.abs(np.fft.rfft(windows * hann)) ** 2  # (T, 1 + n_fft // 2)
         log_mel = np.log(self.filters @ power.T + self.mel["log_epsilon"])
         return ((log_mel - self.mean) / self.std).astype(np.float32)
+
+
+def equal_loudness(x: np.ndarray) -> np.ndarray:
+    """The wave with a root mean square of 0.1 between its first and last value that is not zero, by at most a factor of 100."""
+    sound = np.trim_zeros(x)
+    return x * min(0.1 / np.sqrt((sound**2).mean()), 100.0) if len(sound) else x
 
 
 def mel_filters(mel: dict[str, Any]) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sslcli.data.audio.mel import LogMel
+from sslcli.data.audio.mel import LogMel, to_hz, to_mel
 from sslcli.data.audio.preprocessor import AudioPreprocessor
 from sslcli.data.audio.statistics import middle, wave
 from sslcli.data.dataset import Dataset, Source
@@ -137,6 +138,53 @@ class ResizeCrop(MelOp):
         return (rows @ (x - silence)[:, 0] @ columns.transpose(1, 2))[:, None] + silence
 
 
+class FrequencyWarp(MelOp):
+    """Vocal tract length perturbation (Jaitly & Hinton, ICML 2013 workshop on deep learning for audio, Sec. 2): the frequencies of
+    a clip divided by a `factor`, a range, as if the speaker's vocal tract were so much longer. What is said stays the same.
+
+    The spectrum at f moves to f / factor, below 3/5 of the highest frequency (4,800 of 8,000 Hz in the paper), and linearly from
+    there so that the highest frequency stays. Deviation: the bands of the log-mel spectrogram are interpolated linearly, in place
+    of moving the filters over the Fourier transform."""
+
+    name = "frequency_warp"
+
+    def __init__(self, factor: float | Sequence[float] = (0.8, 1.25), p: float = 1.0):
+        self.factor = interval("factor", factor, 0.1, 10.0)
+        self.p = p
+
+    def uniforms(self) -> dict[str, int]:
+        return {"factor": 1}
+
+    def params(self, u: dict[str, Tensor]) -> Params:
+        low, high = (math.log(v) for v in self.factor)
+        return {"factor": between(u["factor"][:, 0].double(), low, high).exp()}
+
+    def apply(self, x: Tensor, params: Params, draw: Draw) -> Tensor:
+        mean, std = self.mean(x.device), self.std(x.device)
+        rows = self.weights(params["factor"]).to(x.dtype)
+        floor = self.preprocessor.mel.log_floor
+        power = (rows @ (x[:, 0] * std + mean - floor))[:, None] + floor
+        return (power - mean) / std
+
+    def weights(self, factor: Tensor) -> Tensor:
+        """(B, F, F): how much of each band each band of the output takes, for factors (B,)."""
+        mel = self.preprocessor.mel
+        ends = to_mel(torch.tensor([mel.f_min, mel.f_max], dtype=torch.float64, device=factor.device), mel.scale)
+        step = (ends[1] - ends[0]) / (mel.bands + 1)
+        bands = torch.arange(mel.bands, dtype=torch.float64, device=factor.device)
+        hz = to_hz(ends[0] + step * (bands + 1), mel.scale)
+        source = to_mel(warped(hz, factor[:, None], mel.f_max), mel.scale)
+        at = ((source - ends[0]) / step - 1).clamp(0, mel.bands - 1)
+        return (1 - (at[:, :, None] - bands).abs()).clamp(min=0)
+
+
+def warped(hz: Tensor, factor: Tensor, highest: float) -> Tensor:
+    """The frequencies from which `FrequencyWarp` takes those of its output: hz * factor, with a bend so that `highest` stays."""
+    bend = 0.6 * highest * factor.clamp(max=1) / factor  # of the output
+    end = highest - bend
+    return torch.where(hz <= bend, hz * factor, highest - (highest - bend * factor) / end * (highest - hz))
+
+
 def _weights(size: int, area: int, fraction: Tensor, place: Tensor) -> Tensor:
     """(B, size, size): how much of each of `size` places, in the middle of an area of `area` places, an output
     takes; nothing beyond them. The part has a `fraction` (B,) of `size`, and begins at `place` (B,) 0..1 of the
@@ -173,4 +221,6 @@ class BandMask(_Stripes):
     axis = 2
 
 
-OPS: dict[str, type[Op]] = {op.name: op for op in (Window, Gain, Shift, Noise, Mix, ResizeCrop, TimeMask, BandMask)}
+OPS: dict[str, type[Op]] = {
+    op.name: op for op in (Window, Gain, Shift, Noise, Mix, ResizeCrop, FrequencyWarp, TimeMask, BandMask)
+}

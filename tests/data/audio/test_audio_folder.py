@@ -182,6 +182,7 @@ def test_groups_by_folder(folder):
         ({"mel": "bark"}, "dataset.mel"),
         ({"norm": "l1"}, "dataset.norm"),
         ({"log_epsilon": 0.0}, "dataset.log_epsilon"),
+        ({"loudness": "loud"}, "dataset.loudness"),
         ({"group": "speaker"}, "dataset.group"),
         ({"label": "genre"}, "dataset.label"),
         ({"resident": "maybe"}, "dataset.resident"),
@@ -190,6 +191,18 @@ def test_groups_by_folder(folder):
 def test_options_refuse(folder, given, expected):
     with pytest.raises(RequestError, match=expected):
         audio_folder(str(folder), **given)
+
+
+def test_views_of_equal_loudness(folder):
+    """A clip at a tenth of its level has the same view; by default another one. Band statistics are those of the scaled clips."""
+    equal, kept = (audio_folder(str(folder), loudness=loudness) for loudness in ("equal", "keep"))
+    clip = kept.preprocessor.encode([np.sin(np.arange(3000) / 5)])[0]
+    for data, same in ((equal, True), (kept, False)):
+        views = [AudioView([], data).resident(c[None], Draw(0, 0, torch.arange(1))) for c in (clip, clip // 10)]
+        loud = views[0] > views[0].median()
+        assert torch.allclose(views[0][loud], views[1][loud], atol=0.02) == same
+    assert equal.preprocessor.mean != kept.preprocessor.mean
+    assert kept.preprocessor.differences(equal.preprocessor) == ["loudness was keep, is equal"]
 
 
 def test_bands_without_a_frequency_are_said(folder):
