@@ -24,7 +24,7 @@ from sslcli.data.subset import Subset
 from sslcli.errors import DataError, RequestError, TrainingError, listing, nearest
 from sslcli.formats.images import of_channels
 from sslcli.formats.initial import initial_preprocessor
-from sslcli.formats.named_encoders import captions_like, load_frozen_encoder, new_tower
+from sslcli.formats.named_encoders import captions_like, load_frozen_encoder, new_tower, tasks_of, with_saved_encoders
 from sslcli.methods.base import DataInfo, Encoder, Method, Tower
 from sslcli.nn.lora import add_lora, merge_lora
 from sslcli.rng import derive
@@ -173,7 +173,7 @@ def describe_data(cfg: Config, dataset: Dataset) -> DataInfo:
 def check_method(node: Config) -> None:
     """Checks a method's YAML, and those of its tasks, against the signatures of the classes. RequestError."""
     instantiate.check("method", node, given=GIVEN)
-    for part in _tasks(node).values():
+    for part in tasks_of(node).values():
         check_method(part)
 
 
@@ -186,7 +186,7 @@ def method_class(node: Config) -> type[Method]:
 
 def method_classes(node: Config) -> list[type[Method]]:
     """The class of a method and those of its tasks."""
-    return [method_class(node), *(kind for part in _tasks(node).values() for kind in method_classes(part))]
+    return [method_class(node), *(kind for part in tasks_of(node).values() for kind in method_classes(part))]
 
 
 def new_method(node: Config, backbone: nn.Module, data: DataInfo, seed: int, dataset: Dataset) -> Method:
@@ -200,7 +200,7 @@ def _new_method(node: Config, backbone: nn.Module, data: DataInfo, dataset: Data
     check_method(node)
     target = method_class(node)
     parameters = inspect.signature(target, eval_str=True).parameters
-    tasks = {name: _new_method(part, backbone, data, dataset) for name, part in _tasks(node).items()}
+    tasks = {name: _new_method(part, backbone, data, dataset) for name, part in tasks_of(node).items()}
     given: dict[str, Any] = {k: v for k, v in (("backbone", backbone), ("data", data)) if k in parameters}
     for name, parameter in parameters.items():
         if parameter.annotation is Encoder:
@@ -213,14 +213,6 @@ def _new_method(node: Config, backbone: nn.Module, data: DataInfo, dataset: Data
     method: Method = instantiate.build("method", keys, **given)
     method.plan = dict(node.get("plan") or {})
     return method
-
-
-def _tasks(node: Config) -> dict[str, Config]:
-    """The methods that a multi-task method combines: name -> YAML."""
-    nodes = node.get("tasks")
-    if not isinstance(nodes, dict):
-        return {}
-    return {str(name): part for name, part in nodes.items() if isinstance(part, dict) and "_target_" in part}
 
 
 def load_checkpoint_method(run: Run, saved: Path) -> tuple[Method, Record]:
@@ -239,7 +231,8 @@ def load_checkpoint_method(run: Run, saved: Path) -> tuple[Method, Record]:
         preprocessor=preprocess.of_encoder(run.path, info),
     )
     tensors, state = checkpoint.load(saved)
-    method = method_from_checkpoint(run.valid_config, data, tensors, saved.name, recorded_data_info(run.path))
+    cfg = with_saved_encoders(run.valid_config, run.path)
+    method = method_from_checkpoint(cfg, data, tensors, saved.name, recorded_data_info(run.path))
     return method, {**info, "step": state["step"], "dim": method.eval_backbone.dim}
 
 
@@ -252,14 +245,16 @@ def load_method(run: Run, cfg: Config, dataset: Dataset) -> tuple[Method, Views]
         raise TrainingError(
             f"{run.path} has no checkpoint", f"{resume_command(run.path)} finishes the run and writes one"
         )
-    method = method_from_checkpoint(cfg, dataset, snapshot[0], "the checkpoint", recorded_data_info(run.path))
+    own = with_saved_encoders(cfg, run.path)
+    method = method_from_checkpoint(own, dataset, snapshot[0], "the checkpoint", recorded_data_info(run.path))
     return method, Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
 
 
 def untrained_method(run: Run, cfg: Config, dataset: Dataset, seed: int) -> Method:
     """The method of a run with random weights, in eval mode, a function of the seed."""
     info = recorded_data_info(run.path) or describe_data(cfg, dataset)
-    return new_method(cfg["method"], new_backbone(cfg, dataset, seed), info, seed, dataset).eval()
+    own = with_saved_encoders(cfg, run.path)
+    return new_method(own["method"], new_backbone(cfg, dataset, seed), info, seed, dataset).eval()
 
 
 def method_from_checkpoint(

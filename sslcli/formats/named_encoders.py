@@ -1,6 +1,11 @@
-"""Encoders that a configuration names beside the backbone that is trained: a frozen teacher, and the encoder of captions."""
+"""Encoders that a configuration names beside the backbone that is trained: a frozen teacher, and the encoder of captions.
+
+A run has copies of them in encoders/, so that it needs neither the other run nor the folder of another library."""
 
 from __future__ import annotations
+
+import inspect
+from pathlib import Path
 
 from torch import nn
 
@@ -13,7 +18,10 @@ from sslcli.data.text.preprocessor import TextPreprocessor
 from sslcli.errors import RequestError, listing, nearest
 from sslcli.formats.initial import open_encoder, spec_preprocessor
 from sslcli.methods.base import Encoder, Tower
-from sslcli.runs.encoder import build_backbone, values_of
+from sslcli.runs.encoder import build_backbone, values_of, write_encoder
+from sslcli.runs.run import Run
+
+COPIES = "encoders"  # the folder of a run with the encoders that its method names
 
 
 def load_frozen_encoder(spec: str, dataset: Dataset, key: str) -> Encoder:
@@ -91,3 +99,46 @@ def captions_like(cfg: Config) -> Preprocessor | None:
             "method.tower=bert_tiny trains one",
         )
     return own
+
+
+def save_named_encoders(node: Config, dataset: Dataset, run: Run, folder: str = COPIES) -> None:
+    """Writes the encoders that a method's YAML names, and those of its tasks, into the folder of its run, each as `sslcli export`
+    does; those that are there are left. StorageError."""
+    for key, kind in _encoder_keys(node).items():
+        place = f"{folder}/{key}"
+        if not (run.path / place / "encoder.json").is_file():
+            shape = tuple(dataset.shape) if kind is Encoder else captions_of(dataset).shape
+            backbone, info, own = open_encoder(node[key], shape)
+            write_encoder(run.make_folder(place), backbone.state_dict(), info, own.files())
+    for name, task in tasks_of(node).items():
+        save_named_encoders(task, dataset, run, f"{folder}/{name}")
+
+
+def with_saved_encoders(cfg: Config, run: Path) -> Config:
+    """The configuration of a run, whose method names the copies in its folder in place of the encoders themselves. Runs of earlier
+    versions have no copies."""
+    return {**cfg, "method": _with_copies(cfg["method"], run.resolve() / COPIES)}
+
+
+def _with_copies(node: Config, folder: Path) -> Config:
+    saved = {key: str(folder / key) for key in _encoder_keys(node) if (folder / key / "encoder.json").is_file()}
+    tasks = {name: _with_copies(task, folder / name) for name, task in tasks_of(node).items()}
+    return {**node, **saved, **({"tasks": {**node["tasks"], **tasks}} if tasks else {})}
+
+
+def _encoder_keys(node: Config) -> dict[str, type]:
+    """The keys of a method's YAML that name an encoder, with the class that its constructor takes."""
+    parameters = inspect.signature(instantiate.resolve("method", node["_target_"]), eval_str=True).parameters
+    return {
+        key: parameter.annotation
+        for key, parameter in parameters.items()
+        if parameter.annotation in (Encoder, Tower) and isinstance(node.get(key), str)
+    }
+
+
+def tasks_of(node: Config) -> dict[str, Config]:
+    """The methods that a multi-task method combines: name -> YAML."""
+    nodes = node.get("tasks")
+    if not isinstance(nodes, dict):
+        return {}
+    return {str(name): part for name, part in nodes.items() if isinstance(part, dict) and "_target_" in part}

@@ -11,6 +11,7 @@ from sslcli.builders import load_dataset
 from sslcli.config import Config, instantiate
 from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.record import DataRecord, describe_dataset, read_record
+from sslcli.formats.named_encoders import save_named_encoders
 from sslcli.runs import Record, loggers
 from sslcli.runs.encoder import has_encoder, write_preprocessor
 from sslcli.runs.files import replace_file
@@ -47,7 +48,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
             run.make_folder(".hydra")
             for name, text in hydra_files.items():
                 replace_file(run.path, f".hydra/{name}", text)
-        save_preprocessor(setup, run)
+        save_inputs(setup, run)
         run.set_status(**identity_status(setup))
         train(setup, run, None)
     finally:
@@ -93,7 +94,7 @@ def resume(
             extend or data_path is not None or config_hash(run.config) != setup.config_hash
         ):  # absent keys of earlier versions
             run.write_config(setup.cfg)
-        save_preprocessor(setup, run)
+        save_inputs(setup, run)
         run.event("resumed", step=state.step, pid=os.getpid())
         run.set_status("running", pid=os.getpid(), host=socket.gethostname(), error=None, **identity_status(setup))
         train(setup, run, state)
@@ -123,9 +124,10 @@ def identity_status(setup: TrainingSetup) -> Record:
     }
 
 
-def save_preprocessor(setup: TrainingSetup, run: Run) -> None:
-    """Write preprocessor/, before the status names its hash."""
+def save_inputs(setup: TrainingSetup, run: Run) -> None:
+    """Write preprocessor/, before the status names its hash, and copies of the encoders that the method names."""
     write_preprocessor(run.path, preprocessor_of(setup.dataset).files())
+    save_named_encoders(setup.cfg["method"], setup.dataset, run)
 
 
 def find_matching_run(setup: TrainingSetup) -> Run | None:

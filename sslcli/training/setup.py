@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.formats.initial import load_initial_heads, load_initial_weights, with_initial_architecture
-from sslcli.formats.named_encoders import captions_of
+from sslcli.formats.named_encoders import captions_of, with_saved_encoders
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
@@ -116,7 +117,8 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     given = hash_tensors(backbone.state_dict()) if cfg.get("init") else ""
     builders.restrict_training(backbone, train, seed)
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
-    method = builders.new_method(cfg["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
+    own = cfg if record is None else with_saved_encoders(cfg, Path(record.run))
+    method = builders.new_method(own["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
     if cfg.get("init"):
         init_note += load_initial_heads(method, cfg["init"])
     if rehearsal:

@@ -29,6 +29,7 @@ OPTIONS = {  # of evaluators
     "zeroshot": "",
 }
 DATA = "dataset=shapes dataset.samples=116 dataset.test_samples=58 dataset.size=16"
+ENCODER = ["encoder.json", "encoder.safetensors"]
 TOWER = "method.tower_settings={width: 16, depth: 1, dropout: 0.0}"
 
 
@@ -190,9 +191,14 @@ def test_frozen_encoder_of_captions(trained, tmp_path):
     assert lit.code == 0, lit.err
     assert "frozen" in lit.err
     assert trained("eval", "zeroshot", "run=runs/lit").code == 0
+    assert sorted(p.name for p in Path("runs/lit/encoders/tower").iterdir()) == [*ENCODER, "preprocessor"]
+    (tmp_path / "runs" / "text").rename(tmp_path / "moved")
     resumed = trained("resume", "runs/lit", "train.steps=5")
     assert resumed.code == 0, resumed.err
-    (tmp_path / "runs" / "text").rename(tmp_path / "moved")
+    for command in ("eval zeroshot run=runs/lit", "embed runs/lit out=E.npz pool=shared", "runs report runs/lit"):
+        done = trained(*command.split())
+        assert done.code == 0, done.err
+    shutil.rmtree("runs/lit/encoders")  # as in a run of an earlier version
     assert "error: method.tower: there is no run" in trained("eval", "zeroshot", "run=runs/lit").err
     (tmp_path / "moved").rename(tmp_path / "runs" / "text")
     assert "is no encoder of text" in trained(*words, "method.tower=runs/clip").err

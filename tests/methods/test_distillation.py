@@ -476,7 +476,10 @@ def test_teacher_latest_is_resolved_and_kept_on_resume(cli):
     assert student.code == 0, student.err
     cfg = yaml.safe_load((Path(student.last) / "config.yaml").read_text())
     assert Path(cfg["method"]["teacher"]) == teacher
-    assert cli("resume", student.last, "train.steps=6").code == 0
+    teacher.rename(teacher.with_name("moved"))  # the student has a copy
+    resumed = cli("resume", student.last, "train.steps=6")
+    assert resumed.code == 0, resumed.err
+    assert (Path(student.last) / "encoders" / "teacher" / "encoder.json").is_file()
     refused = cli("pretrain", "method=distill", "method.teacher=nobody", *small)
     assert refused.code == 2
     assert "nobody" in refused.err

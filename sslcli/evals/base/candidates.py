@@ -229,12 +229,14 @@ def load_candidate(c: Candidate, values: Config) -> EvaluatedModel:
         return load_model(values, c.cfg, c.run.path)
     from sslcli.builders import method_from_checkpoint
     from sslcli.data.record import read_record
+    from sslcli.formats.named_encoders import with_saved_encoders
     from sslcli.runs import checkpoint
 
     record = read_record(c.run, allow_change=bool(values.get("allow_data_change")))
     subject = load_model(values, c.cfg, None, record)
     tensors, _ = checkpoint.load(c.checkpoint)
-    method = method_from_checkpoint(c.cfg, subject.dataset, tensors, c.checkpoint.name)
+    own = with_saved_encoders(c.cfg, c.run.path)
+    method = method_from_checkpoint(own, subject.dataset, tensors, c.checkpoint.name)
     subject.backbone = subject.runtime.place(method.eval_backbone)
     subject.step, subject.sha256, subject.data.key = c.step, c.sha256, c.checkpoint.name
     subject.seed = c.cfg["seed"]
