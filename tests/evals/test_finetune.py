@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sslcli.data import notify
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune
@@ -15,6 +16,7 @@ from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.probe import probe
+from sslcli.runtime import progress
 from tests.conftest import SMOKE
 from tests.evals import learners
 
@@ -48,6 +50,20 @@ def test_finetune_solves_a_nonlinear_task():
     again = finetune(backbone, learners.data(), seeds=2, **PLAIN)
     assert again.metrics == result.metrics
     assert again.details == result.details
+
+
+def test_trainings_are_parts_of_their_draws(monkeypatch):
+    """So that the time that is left is that of all draws."""
+    seen: set[str] = set()
+    advance = notify.show_progress
+
+    def watched(label: str, done: int, total: int) -> None:
+        advance(label, done, total)
+        seen.add(" ".join(part.label for part in progress._tasks if part.total == 2))
+
+    monkeypatch.setattr(notify, "show_progress", watched)
+    finetune(learners.Net(7), learners.data(), seeds=2, **{**PLAIN, "min_steps": 2})
+    assert seen == {"fine-tuning, all, draw of labels", "training from scratch, all, draw of labels"}
 
 
 def test_finetune_from_run_and_scratch_agree_for_equal_weights():

@@ -25,6 +25,7 @@ from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.rng import derive
 from sslcli.runs import Record
+from sslcli.runtime.progress import track
 
 
 def check_augment(data: EvalData, recipe: Recipe) -> None:
@@ -155,14 +156,13 @@ def measure(
     labeled = subsets.check(y_true, "test", name, classes=1)
     total = max(len(classes), int(y.max()) + 1, int(y_true.max()) + 1)
     scores = TestPredictions(labeled, y_true[labeled], total)
-    for index in range(seeds):
+    for index in track(range(seeds), f"{WORDS[start]}, {amount}, draw of labels"):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
         subject = starting_backbone(backbone, data, start, index)
         fitted_head = (
             logistic_head(subject, data, recipe.class_weight) if start != "scratch" and head == "probe" else None
         )
-        word = f"{WORDS[start]}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train(
             subject,
             data,
@@ -170,7 +170,7 @@ def measure(
             recipe,
             derive(data.seed, "finetune", index),
             head=fitted_head,
-            on_step=functools.partial(notify.show_progress, word),
+            on_step=functools.partial(notify.show_progress, "step"),
             calibrate=keep and calibrate and index == 0,
         )
         seen, logits = trained.logits(data, data.batches("test", labeled, windows=True))

@@ -37,6 +37,7 @@ from sslcli.evals.regression.values import (
 )
 from sslcli.rng import derive
 from sslcli.runs import Record
+from sslcli.runtime.progress import track
 
 
 @dataclass
@@ -126,10 +127,9 @@ def measure_values(
     tested = known_values(truth, "test", data.dataset.name)
     predicted: list[Tensor] = []
     models: TrainedValues | None = None
-    for index in range(seeds):
+    for index in track(range(seeds), f"{WORDS[start]}, {amount}, draw of labels"):
         ids = draw_values(values, amount, data, index)
         subject = starting_backbone(backbone, data, start, index)
-        word = f"{WORDS[start]}, {amount}, draw {index + 1} of {seeds}: step"
         trained = train_values(
             subject,
             data,
@@ -138,7 +138,7 @@ def measure_values(
             recipe,
             derive(data.seed, "finetune", index),
             head=ridge_head(subject, data) if start != "scratch" and head == "probe" else None,
-            on_step=functools.partial(notify.show_progress, word),
+            on_step=functools.partial(notify.show_progress, "step"),
         )
         seen, outputs = trained.logits(data, data.batches("test", tested, windows=True))
         if models is None:  # unreadable samples are left out of every draw
