@@ -73,6 +73,11 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
         "judged": "what was hidden" if "whole" in errors else "the whole sample",
         "masks": draws,
         "mean_from": counted,
+        "baselines": {
+            name: {"note": "the mean of training samples" if name == "mean" else "from the visible part, without learning"}
+            for name in errors
+            if name not in ("", "whole", "normalised")
+        },
         "notes": [*data.notes, *_notes(method, "normalised" in errors)],
     }
     return Result(metrics, protocol, {"samples.png": _sheet(data, method, ids)})

@@ -22,6 +22,11 @@ BASELINE_NAMES = {
     "minirocket": "MiniROCKET",
     "random": "random map",
     "majority": "most frequent class",
+    "mean": "training mean",
+    "visible": "visible mean",
+    "interpolated": "interpolation",
+    "black": "black frames",
+    "average": "average frame",
 }
 METRIC_NAMES = {
     "top1": "top-1 accuracy",
@@ -45,6 +50,7 @@ METRIC_NAMES = {
     "nll": "log loss",
     "labels_saved": "labels that the best baseline needs",
     "mse": "mean squared error",
+    "whole": "the whole sample",
     "psnr": "PSNR, dB",
     "perplexity": "perplexity over masked tokens",
     "rmse": "root mean squared error",
