@@ -59,6 +59,9 @@ def test_evaluators_and_report(trained, tmp_path):
     numbers = json.loads((tmp_path / "runs" / "latest" / "eval" / "reconstruct.json").read_text())["numbers"]
     for guess in ("", "black.", "last.", "average."):
         assert numbers[f"{guess}frame_error"] == pytest.approx(16 * 16 * numbers[f"{guess}mse"], rel=1e-5)
+    for name, words in (("attentive", "with tokens: backbone=clip_vit"), ("forecast", "dataset=series dataset.path=FILE")):
+        refused = trained("eval", name)
+        assert (refused.code, words in refused.err) == (2, True), refused.err
     report = trained("runs", "report")
     assert report.code == 0, report.err
     page = Page((tmp_path / report.last).read_text(encoding="utf-8"))
@@ -66,6 +69,7 @@ def test_evaluators_and_report(trained, tmp_path):
     assert sum(src.startswith("data:image/gif;base64,") for src in pictures) > 40
     strips = [attributes["alt"] for tag, attributes in page.tags if tag == "img" and attributes.get("width")]
     assert any("not chosen: the sample, what was visible of it" in (alt or "") for alt in strips)
+    assert {"training mean", "black frames", "average frame"} <= set(page.words)
 
 
 def test_recordings_are_embedded_predicted_and_picked(trained, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslcli.backbones.base import TokenBackbone, matching
 from sslcli.console import human_count
 from sslcli.errors import RequestError
 from sslcli.evals.base.embedding import evaluating
@@ -72,11 +73,18 @@ class HeadSettings:
         return max(self.min_steps, self.epochs * max(1, n // self.batch_size))
 
 
+def with_tokens(backbone: Any) -> str:
+    """The backbones with tokens for the samples of this one, for a hint; "" where there are none."""
+    values = getattr(backbone, "values", None)
+    names = [] if values is None else matching(values.kind, tuple(backbone.input_shape), TokenBackbone)
+    return f"; with tokens: backbone={', '.join(names)}" if names else ""
+
+
 def check_backbone(backbone: Any, heads: int) -> None:
     if not hasattr(backbone, "tokens") or not hasattr(backbone, "patchify"):
         raise RequestError(
             f"the attentive probe requires tokens, and {type(backbone).__name__} has none",
-            "sslcli eval probe measures any backbone; backbone=vit_tiny has tokens",
+            f"sslcli eval probe measures any backbone{with_tokens(backbone)}",
         )
     if heads < 1 or backbone.dim % heads:
         fits = [h for h in range(1, 17) if backbone.dim % h == 0]
