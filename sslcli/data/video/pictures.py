@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -86,6 +87,11 @@ def decode(decoder: Decoder, path: str) -> object:
         raise DataError(f"{escape(path)} cannot be read: {bad}", "a recording needs all of its frames") from None
 
 
+def size_hint(shapes: Iterable[tuple[int, ...]]) -> str:
+    """The key that makes frames (C, H, W) of several shapes one size: their shortest side, or 64 where that is larger."""
+    return f"dataset.image_size={min(64, *(min(shape[1:]) for shape in shapes))}"
+
+
 def read_pictures(root: str, recordings: list[Recording], channels: int, size: int | None) -> list[Tensor]:
     """(T, C, H, W) of each. DataError for a picture that cannot be read, or frames of different sizes."""
     paths = [os.path.join(root, *r.folder, name) for r in recordings for name in r.names]
@@ -100,9 +106,12 @@ def read_pictures(root: str, recordings: list[Recording], channels: int, size: i
         frames = [next(pictures) for _ in recording.names]
         if len(shapes := {x.shape for x in frames}) > 1:
             shown = listing(f"{w} x {h}" for _, h, w in sorted(shapes))
+            usual = Counter(x.shape for x in frames).most_common(1)[0][0]
+            odd = next(name for name, x in zip(recording.names, frames, strict=True) if x.shape != usual)
             raise DataError(
-                f"{escape(os.path.join(root, *recording.folder))} has frames of different sizes: {shown} pixels",
-                "dataset.image_size=64",
+                f"{escape(os.path.join(root, *recording.folder))} has frames of different sizes: {shown} pixels; the first "
+                f"that differs from most is {escape(odd)}",
+                size_hint(shapes),
             )
         out.append(torch.stack(frames))
     return out

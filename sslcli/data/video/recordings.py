@@ -11,7 +11,7 @@ from torch import Tensor
 from sslcli.console import escape, plural
 from sslcli.data.files.array_fields import Targets
 from sslcli.data.folders.split_names import exact_split
-from sslcli.data.video.pictures import Recording, find_channels, find_pictures, read_pictures
+from sslcli.data.video.pictures import Recording, find_channels, find_pictures, read_pictures, size_hint
 from sslcli.data.video.videos import find_videos, read_videos
 from sslcli.errors import DataError, RequestError, listing
 
@@ -62,7 +62,7 @@ def read_sequences(
     if len(sizes := {x.shape[1:] for xs in frames.values() for x in xs}) > 1:
         shown = listing(f"{w} x {h}" for _, h, w in sorted(sizes))
         raise DataError(
-            f"recordings in {escape(root)} have frames of different sizes: {shown} pixels", "dataset.image_size=64"
+            f"recordings in {escape(root)} have frames of different sizes: {shown} pixels", size_hint(sizes)
         )
     return Sequences(frames, label_by_folder(parts, label, notes))
 

@@ -153,6 +153,7 @@ def test_color_and_recordings_of_several_lengths(tmp_path):
     assert data.shape == (3, 3, 8, 10)
     assert len(data.train) == 2
     assert data.train.x[1, :, 2, 0, 0].tolist() == [20, 9, 7]
+    assert "clips of 3 frames, as the shortest recording has; the longest has 5 (dataset.length)" in data.notes
     longer = frames(str(tmp_path), length=4)
     assert len(longer.train) == 1
     assert any("1 recording shorter than 4 frames" in note for note in longer.notes)
@@ -173,9 +174,9 @@ def test_damaged_folders_are_refused(tmp_path):
         frames(str(tmp_path / "twice"))
     recording(tmp_path / "sizes" / "a", [1, 2])
     Image.new("L", (12, 8)).save(tmp_path / "sizes" / "a" / "frame_003.png")
-    with pytest.raises(DataError, match="frames of different sizes: 10 x 8, 12 x 8") as error:
+    with pytest.raises(DataError, match="frames of different sizes: 10 x 8, 12 x 8.*from most is frame_003.png") as error:
         frames(str(tmp_path / "sizes"))
-    assert "dataset.image_size" in error.value.hint
+    assert error.value.hint == "dataset.image_size=8"
     assert frames(str(tmp_path / "sizes"), image_size=8).shape == (1, 3, 8, 8)
     recording(tmp_path / "broken" / "a", [1, 2])
     (tmp_path / "broken" / "a" / "frame_002.png").write_bytes(b"nothing")
