@@ -307,6 +307,7 @@ def test_card_has_results_with_their_protocol(runs, cli, tmp_path):
     numbers = json.loads((tmp_path / "a_run|*bold*<b>" / "eval" / "fill.json").read_text())["numbers"]
     assert f"| fill | perplexity | {numbers['perplexity']:.4g} |" in text
     assert "| fill | unigram.perplexity |" in text
+    assert text.index("## Use") < text.index("## Evaluation")  # which may be hundreds of rows
 
 
 def test_card_leaves_out_results_of_other_weights(runs, cli, tmp_path):

@@ -106,13 +106,13 @@ class RuntimeFormat(ExportFormat):
             "",
             *table(["", ""], rows),
             "",
-            "## Evaluation",
-            "",
-            *evaluation(model),
-            "",
             "## Use",
             "",
             *use(model.preprocessor, about, inputs(model).dtype, self.code),
+            "",
+            "## Evaluation",
+            "",
+            *evaluation(model),
             "",
         ]
         return "\n".join(lines)
