@@ -95,6 +95,8 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
             console.say(f"reading {cfg['dataset']['path']}")
     dataset = builders.load_dataset(cfg, record)
     console.detail(f"data ready after {time.perf_counter() - start:.2f} s (fingerprint {dataset.fingerprint[:12]})")
+    targets = builders.method_classes(cfg["method"])
+    check_data_for_method(targets, dataset)
     process = processes.process_info(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
     auto = cfg["train"]["batch_size"] == "auto"
     cfg = with_initial_architecture(resolve_batch_size(cfg, dataset, process.world_size), dataset.shape)
@@ -104,8 +106,6 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     kind = modality(dataset.modality)
     machine = runtime.start(cfg["device"], channels_last=kind.channels_last, process=process, training=True)
     machine.native = compiled.configure(cfg["device"].get("native", "auto"), machine.device, kind.native)
-    targets = builders.method_classes(cfg["method"])
-    check_data_for_method(targets, dataset)
     check_min_batch(targets, train, process.world_size)
     if train["freeze"] == "all" and not any(target.uses_captions for target in targets):
         raise RequestError(

@@ -37,6 +37,7 @@ from tests.conftest import SMOKE
         (["pretrain", "train.budget=soon"], "expected a duration", "20m"),
         (["pretrain", "train.batch_size=1"], "needs at least 2", ""),
         (["pretrain", "train.batch_size=5000"], "larger than the training split (1,437 samples)", "train.batch_size="),
+        (["pretrain", "method=clip", "dataset=digits", "train.batch_size=5000"], "CLIP requires", "methods for image"),
         (["pretrain", "train.batch_size=9", "train.accumulate=2"], "not divisible", ""),
         (["pretrain", "method.plan={global: 2, local: 2}"], "`method.plan` has no key `local`", ""),
         (
