@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,7 @@ def test_shapes_of_other_colors_are_not_excluded(cli: Callable[..., Result], tmp
     words = ["dataset=image_folder", f"dataset.path={folder}", "dataset.image_size=64", "dataset.holdout=0"]
     done = cli("data", "audit", *words, "out=shapes.csv")
     assert done.code == 0, done.err
+    assert f"next  sslcli pretrain {shlex.join(words)} dataset.exclude=shapes.csv\n" in done.err
     with open("shapes.csv", encoding="utf-8") as file:
         near = found(list(csv.DictReader(file)), "near_copy")
     assert near.pop("b.png") == ("a.png", "check; the colors differ")

@@ -43,7 +43,10 @@ def audit(request: Request) -> int:
         numbers = {"samples": len(found.pool), **found.counts()}
         save_summary(path, "audit", f"Audit of {found.pool.dataset.name}", out.name, numbers, found.notes, now())
     console.say(f"page  {page}")
-    console.say(f"next  {command('pretrain', 'dataset=...', f'dataset.exclude={out}')}")
+    words = [word for word in overrides if word.startswith(("dataset=", "dataset."))]
+    if "run" in options and not words:
+        words = ["dataset=..."]
+    console.say(f"next  {command('pretrain', *words, f'dataset.exclude={out}')}")
     if console.flag(console.JSON):
         record = {"csv": str(out), "page": str(page), "samples": len(found.pool), "issues": found.counts()}
         console.out_json({**record, "notes": found.notes})
