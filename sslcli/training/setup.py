@@ -21,12 +21,18 @@ from sslcli.console import plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.loading.loader import Loader
 from sslcli.data.record import DataRecord
-from sslcli.errors import DataError, RequestError, listing
-from sslcli.formats.initial import load_initial_heads, load_initial_weights, with_initial_architecture
+from sslcli.errors import DataError, RequestError, SslError, listing
+from sslcli.formats.initial import (
+    load_initial_heads,
+    load_initial_weights,
+    spec_preprocessor,
+    with_initial_architecture,
+)
 from sslcli.formats.named_encoders import captions_of, with_saved_encoders
 from sslcli.methods.base import Method
 from sslcli.nn.norm import convert_sync_batchnorm
 from sslcli.rng import Draw
+from sslcli.runs import checkpoint
 from sslcli.runs.identity import config_hash
 from sslcli.runs.loggers import Loggers
 from sslcli.runs.safetensors_file import hash_tensors
@@ -99,7 +105,9 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     check_data_for_method(targets, dataset)
     process = processes.process_info(cfg["train"]["devices"], runtime.kind_of(cfg["device"]))
     auto = cfg["train"]["batch_size"] == "auto"
-    cfg = with_initial_architecture(resolve_batch_size(cfg, dataset, process.world_size), dataset.shape)
+    init = cfg.get("init") if record is None else init_of_run(cfg, Path(record.run))
+    cfg = resolve_batch_size(cfg, dataset, process.world_size)
+    cfg = with_initial_architecture(cfg, dataset.shape) if init else cfg
     train, seed = cfg["train"], cfg["seed"]
     if process.world_size == 1 and train["strategy"] == "fsdp":
         raise RequestError("train.strategy=fsdp needs several devices, and there is one", "add train.devices=auto")
@@ -113,14 +121,14 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
         )
     backbone = builders.new_backbone(cfg, dataset, seed)
     check_backbone(targets, backbone, dataset)
-    init_note = load_initial_weights(backbone, cfg["init"]) if cfg.get("init") else ""
-    given = hash_tensors(backbone.state_dict()) if cfg.get("init") else ""
+    init_note = load_initial_weights(backbone, init) if init else ""
+    given = hash_tensors(backbone.state_dict()) if init else ""
     builders.restrict_training(backbone, train, seed)
     views = Views(cfg["method"].get("plan") or {}, cfg["augmentation"], dataset)
     own = cfg if record is None else with_saved_encoders(cfg, Path(record.run))
     method = builders.new_method(own["method"], backbone, builders.describe_data(cfg, dataset), seed, dataset)
-    if cfg.get("init"):
-        init_note += load_initial_heads(method, cfg["init"])
+    if init:
+        init_note += load_initial_heads(method, init)
     if rehearsal:
         if not all(target.uses_labels for target in targets):
             warn_of_identical_views(views, cfg["augmentation"], dataset.pretrain)
@@ -154,6 +162,21 @@ def prepare(cfg: Config, rehearsal: bool = True, record: DataRecord | None = Non
     )
     console.detail(f"all built after {time.perf_counter() - start:.2f} s; config hash {setup.config_hash}")
     return setup
+
+
+def init_of_run(cfg: Config, run: Path) -> str | None:
+    """`init` of a run that is resumed; None where what it names is gone and a checkpoint has later weights."""
+    spec: str | None = cfg.get("init")
+    if not spec:
+        return None
+    try:
+        spec_preprocessor(spec, cfg["dataset"])
+    except SslError:
+        if all(checkpoint.verify(saved) is not None for saved in checkpoint.existing(run / "checkpoints")):
+            raise
+        console.say(f"init {spec} is gone: the weights are those of the checkpoint")
+        return None
+    return spec
 
 
 def resolve_batch_size(cfg: Config, dataset: Dataset, world_size: int = 1) -> Config:

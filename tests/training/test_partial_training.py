@@ -3,6 +3,7 @@ bits."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def test_zero_epochs_keep_given_weights(cli):
     assert "given.top1" not in found.out
     assert "no baseline of given weights: they are those of the run" in found.out
     assert cli("runs", "report", kept.last).code == 0
+    about = (Path(kept.last) / "encoder.json").read_text()
+    Path(trained.last).rename("moved")
+    (Path(kept.last) / "encoder.safetensors").unlink()
+    alone = cli("resume", kept.last)
+    assert alone.code == 0, alone.err
+    assert "is gone: the weights are those of the checkpoint" in alone.err
+    assert (Path(kept.last) / "encoder.json").read_text() == about
+    (Path(kept.last) / "encoder.safetensors").unlink()
+    shutil.rmtree(Path(kept.last) / "checkpoints")
+    assert "there is no run" in cli("resume", kept.last).err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sslcli.console import detail, warn
 from sslcli.data.preprocess import preprocessor_of
 from sslcli.errors import StorageError, TrainingError
 from sslcli.nn.dist import all_gather_object, rank
-from sslcli.runs import Record, checkpoint
+from sslcli.runs import Record, checkpoint, records
 from sslcli.runs.encoder import write_encoder
 from sslcli.runs.find import resume_command
 from sslcli.runs.run import Run
@@ -147,6 +147,7 @@ def is_finite(x: Tensor) -> bool:
 
 def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, Tensor]) -> None:
     """Write preprocessor/, encoder.safetensors and encoder.json: the `weights` of the backbone, and how to build it."""
+    given = setup.given or records.encoder(run.path).get("given")  # `init` may be gone when the run is resumed
     info = {
         "backbone": setup.cfg["backbone"],
         "input_shape": list(setup.dataset.shape),
@@ -156,7 +157,7 @@ def save_encoder(run: Run, setup: TrainingSetup, step: int, weights: dict[str, T
         "dataset": setup.dataset.name,
         "method": setup.cfg["method"]["_target_"],
         "step": step,
-        **({"given": setup.given} if setup.given else {}),
+        **({"given": given} if given else {}),
         "facts": asdict(builders.describe_data(setup.cfg, setup.dataset)),
     }
     write_encoder(run.path, weights, info, preprocessor_of(setup.dataset).files())
