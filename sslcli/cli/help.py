@@ -78,8 +78,10 @@ def evaluator_help(name: str, config_dirs: Iterable[Path] = ()) -> str:
     some = [name for name in ("labels", "seeds", "picks") if f"${{{name}}}" in text or f"oc.select:{name}," in text]
     general = [k for k in command_keys(command) if k.name in some or k.name not in ("labels", "seeds", "picks")]
     data = KeyDoc("dataset", "NAME", "another data set than that of the run; likewise dataset.KEY=VALUE")
-    examples = [(f"{name} run=RUN", "")]
-    if simple := [k for k in keys if k.default.isalnum()]:
+    examples = [(f"{name} run=RUN", ""), *((r.removeprefix("sslcli eval "), "") for r in remarks if _is_command(r))]
+    remarks = [r for r in remarks if not _is_command(r)]
+    simple = [k for k in keys if k.default.isalnum() and k.default != "null"]
+    if simple and len(examples) == 1:
         examples.append((f"{name} run=RUN {simple[0].name}={simple[0].default}", ""))
     return _page(
         _wrap(f"{name}: {summary}"),
@@ -90,6 +92,10 @@ def evaluator_help(name: str, config_dirs: Iterable[Path] = ()) -> str:
         _keys("Keys of every evaluator", [*general, data]),
         _paragraph("`sslcli eval --help` shows the groups, the keys of the device and the flags."),
     )
+
+
+def _is_command(remark: str) -> bool:
+    return remark.startswith("sslcli eval ")
 
 
 # ------------------------------------------------------------------------------------------------------------- sections

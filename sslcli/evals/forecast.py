@@ -59,9 +59,10 @@ def forecast(
     data set is not divided in time, or for settings out of range."""
     timeline = data.dataset.timeline
     if timeline is None:
-        series = data.dataset.modality == "series"
-        hint = HINT if series else f"forecasts are of series: dataset=series dataset.path=FILE {HINT}"
-        raise RequestError(f"{data.dataset.name} is not divided in time, which forecasts require", hint)
+        raise RequestError(
+            f"{data.dataset.name} is not divided in time, which forecasts require",
+            f"of series: dataset=series dataset.path=FILE {HINT}",
+        )
     window = data.dataset.shape[-1]
     forecasts = Forecasts(timeline, window)
     chosen, notes = _horizons(forecasts, horizons)

@@ -74,7 +74,9 @@ def reconstruct(backbone: nn.Module, data: EvalData, *, masks: int = MASKS, max_
         "masks": draws,
         "mean_from": counted,
         "baselines": {
-            name: {"note": "the mean of training samples" if name == "mean" else "from the visible part, without learning"}
+            name: {
+                "note": "the mean of training samples" if name == "mean" else "from the visible part, without learning"
+            }
             for name in errors
             if name not in ("", "whole", "normalised")
         },

@@ -65,6 +65,7 @@ def test_evaluator_help_documents_keys(cli, name):
     assert shown.code == 0
     about = registry.describe(registry.choices("evaluator")[name], "evaluator")
     assert about["summary"] in " ".join(shown.out.split())
+    assert "=null" not in shown.out.partition("Examples")[2].partition("\n\n")[0]
     terms = [line[2:] for line in shown.out.splitlines() if re.match(r"  \S", line)]
     for key, value in about.items():
         if key in ("_target_", *registry.FACT_KEYS[""], *registry.FACT_KEYS["evaluator"]):

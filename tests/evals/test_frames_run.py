@@ -59,7 +59,10 @@ def test_evaluators_and_report(trained, tmp_path):
     numbers = json.loads((tmp_path / "runs" / "latest" / "eval" / "reconstruct.json").read_text())["numbers"]
     for guess in ("", "black.", "last.", "average."):
         assert numbers[f"{guess}frame_error"] == pytest.approx(16 * 16 * numbers[f"{guess}mse"], rel=1e-5)
-    for name, words in (("attentive", "with tokens: backbone=clip_vit"), ("forecast", "dataset=series dataset.path=FILE")):
+    for name, words in (
+        ("attentive", "with tokens: backbone=clip_vit"),
+        ("forecast", "dataset=series dataset.path=FILE"),
+    ):
         refused = trained("eval", name)
         assert (refused.code, words in refused.err) == (2, True), refused.err
     report = trained("runs", "report")

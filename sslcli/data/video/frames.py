@@ -87,7 +87,9 @@ def frames(
     steps = length or min(len(x) for part in found.frames.values() for x in part)
     longest = max(len(x) for part in found.frames.values() for x in part)
     if length is None and steps < longest:
-        notes.append(f"clips of {steps} frames, as the shortest recording has; the longest has {longest} (dataset.length)")
+        notes.append(
+            f"clips of {steps} frames, as the shortest recording has; the longest has {longest} (dataset.length)"
+        )
     cut = {part: cut_clips(xs, steps, stride or steps, text) for part, xs in found.frames.items()}
     shortest = sum(len(c.lost) for c in cut.values())
     if shortest:
