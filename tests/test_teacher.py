@@ -57,3 +57,15 @@ def test_teacher_latest_is_resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     }
     assert inner["teacher"] == "latest"
     assert configuration.resolve_latest({"seed": 1}) == {"seed": 1}
+
+
+def test_copies_replace_the_encoders_of_tasks(tmp_path: Path):
+    folder = tmp_path / "encoders" / "clip" / "tower"
+    folder.mkdir(parents=True)
+    simclr = {"_target_": "sslcli.methods.simclr.SimCLR"}
+    clip = {"_target_": "sslcli.methods.clip.CLIP", "tower": "RUN"}
+    cfg = {"method": {"_target_": "sslcli.methods.multitask.MultiTask", "tasks": {"clip": clip, "simclr": simclr}}}
+    assert named_encoders.with_saved_encoders(cfg, tmp_path) == cfg
+    (folder / "encoder.json").write_text("{}")
+    tasks = named_encoders.with_saved_encoders(cfg, tmp_path)["method"]["tasks"]
+    assert tasks == {"clip": {**clip, "tower": str(folder)}, "simclr": simclr}
