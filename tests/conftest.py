@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")  # fp32 by default and the same rounding with and without AMX
 
+hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("tests")
 
 LONG = ("tests/runtime/test_process", "tests/cli/test_launchers", "tests/cli/test_sweep", "tests/faults/")
 
