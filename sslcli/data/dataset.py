@@ -36,6 +36,7 @@ class Source(ABC):
     groups: Tensor | None = None
     # (n, 3) int64: the recording that a sample is a window of, its first step, and its number of steps
     spans: Tensor | None = None
+    recordings: Sequence[str] | None = None  # the names of the recordings that `spans` names
     # of each recording that `spans` names, whether each step (T,) is anomalous: 0, 1, or -1 where that is unknown; int64
     step_labels: Sequence[Tensor] | None = None
     # by name, a number for each sample (n,) float64, NaN where unknown; "value" is the one that a regression predicts

@@ -67,7 +67,8 @@ def read_long(file: TableFile, wish: Columns, notes: list[str]) -> Recordings:
     )
     labels = _of_rows(data, label, rows, file) if label else None
     groups = _of_rows(data, group, rows, file) if group else None
-    return _assemble(kept, parts, labels, groups, channels, notes)
+    names = _of_rows(data, id, rows, file) if id else None
+    return _assemble(kept, parts, labels, names, groups, channels)
 
 
 def _channels(columns: list[str], texts: list[str], wish: Columns, file: TableFile, notes: list[str]) -> list[str]:
@@ -172,9 +173,9 @@ def _assemble(
     kept: list[np.ndarray],
     parts: list[str],
     labels: list[str] | None,
+    names: list[str] | None,
     groups: list[str] | None,
     channels: Sequence[str],
-    notes: list[str],
 ) -> Recordings:
     found = Recordings({}, channels=tuple(channels))
     for part in dict.fromkeys(["train", *parts]):
@@ -184,6 +185,8 @@ def _assemble(
         found.parts[part] = [kept[i] for i in chosen]
         if labels is not None and part != "unlabelled":
             found.y[part] = np.array([labels[i] for i in chosen])
+        if names is not None:
+            found.names[part] = [names[i] for i in chosen]
         if groups is not None and part == "train":
             found.groups = [groups[i] for i in chosen]
     return found

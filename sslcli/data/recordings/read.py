@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,15 @@ def read_recordings(path: str, layout: str, wish: Columns, notes: list[str]) -> 
 def _without_val(found: Recordings, notes: list[str]) -> Recordings:
     """Validation recordings are the test split where there is no other; else they are not used. Array files do the same."""
     if "val" in found.parts and "test" not in found.parts:
-        found.parts["test"] = found.parts.pop("val")
-        if "val" in found.y:
-            found.y["test"] = found.y.pop("val")
+        every: tuple[dict[str, Any], ...] = (found.parts, found.y, found.names)
+        for fields in every:
+            if "val" in fields:
+                fields["test"] = fields.pop("val")
         notes.append("val is the held-out split")
     elif "val" in found.parts:
         n = len(found.parts.pop("val"))
         found.y.pop("val", None)
+        found.names.pop("val", None)
         notes.append(f"val: {plural(n, 'series', 'series')} not used, because there is a test split")
     return found
 
@@ -95,6 +98,8 @@ def _read_splits(files: dict[str, str], wish: Columns, notes: list[str]) -> Reco
             found.parts[part if own == "train" else own] = recordings
         for own, y in one.y.items():
             found.y[part if own == "train" else own] = y
+        for own, names in one.names.items():
+            found.names[part if own == "train" else own] = names
         if part == "train":
             found.groups, found.channels = one.groups, one.channels
         elif one.channels != found.channels:
@@ -152,17 +157,19 @@ def _read_each(folder: str, wish: Columns, notes: list[str]) -> Recordings:
         raise DataError(f"{escape(folder)} has no series: it holds {holds}", f"expected {EXPECTED}")
     alone = replace(wish, form="long", label="none" if wish.label == "auto" else wish.label)
     named: list[dict[str, np.ndarray]] = []
-    parts, labels, about = [], [], list[str]()
+    parts, labels, recordings, about = [], [], list[str](), list[str]()
     for name in files:
         part, label = _split_and_class(name.split(os.sep)[:-1])
         one = _read_file(os.path.join(folder, name), alone, about)
-        for recording in one.parts.get("train", []):
+        for i, recording in enumerate(one.parts.get("train", [])):
             named.append(dict(zip(one.channels, recording, strict=True)))
             parts.append(part)
             labels.append(label)
+            own = f":{one.names['train'][i]}" if "train" in one.names else ""
+            recordings.append(name.replace(os.sep, "/") + own)
     stacked, channels = stack_channels(named, escape(folder), notes)
     notes += [f"{plural(len(files), 'file')}, each a recording", *dict.fromkeys(about)]
-    return _by_split(stacked, parts, labels, channels)
+    return _by_split(stacked, parts, labels, recordings, channels)
 
 
 def _split_and_class(folders: Sequence[str]) -> tuple[str, str]:
@@ -171,13 +178,16 @@ def _split_and_class(folders: Sequence[str]) -> tuple[str, str]:
     return split, classes[-1] if classes else ""
 
 
-def _by_split(stacked: list[np.ndarray], parts: list[str], labels: list[str], channels: Sequence[str]) -> Recordings:
+def _by_split(
+    stacked: list[np.ndarray], parts: list[str], labels: list[str], names: list[str], channels: Sequence[str]
+) -> Recordings:
     found = Recordings({}, channels=tuple(channels))
     if "train" not in parts:
         parts = ["train"] * len(parts)
     for part in dict.fromkeys(["train", *parts]):
         chosen = [i for i, own in enumerate(parts) if own == part]
         found.parts[part] = [stacked[i] for i in chosen]
+        found.names[part] = [names[i] for i in chosen]
         if any(labels) and part != "unlabelled":
             found.y[part] = np.array([labels[i] for i in chosen])
     return found

@@ -18,13 +18,15 @@ LABELS = ("label", "class", "y", "target")
 @dataclass
 class Recordings:
     """parts: by split, recordings (C, T) float32, NaN where a value is missing. y: labels or values of a split, one for each
-    recording. groups: of the recordings of train. channels: their names, where the file has any. facts: for `details`."""
+    recording. groups: of the recordings of train. channels: their names, where the file has any. facts: for `details`. names: of
+    the recordings of a split, where the files have any."""
 
     parts: dict[str, list[np.ndarray] | np.ndarray]
     y: dict[str, np.ndarray] = field(default_factory=dict)
     groups: list[str] | None = None
     channels: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     def take_step_labels(self, name: str, what: str) -> dict[str, list[Tensor]]:
         """Remove the channel `name`, which says of each step whether it is anomalous, and return it for each split: 0, 1, or -1

@@ -20,6 +20,7 @@ from torch import Tensor
 from sslcli.console import escape, plural
 from sslcli.data.dataset import Dataset
 from sslcli.data.files.array_fields import PARTS, check_task, encode_targets, make_sources
+from sslcli.data.files.string_table import StringTable
 from sslcli.data.fingerprint import fingerprint
 from sslcli.data.folders.paths import require_path
 from sslcli.data.recordings.facts import describe
@@ -34,6 +35,7 @@ from sslcli.data.recordings.windows import (
     make_windows,
     stored_tensors,
 )
+from sslcli.data.samples.window_names import WindowNames
 from sslcli.data.split import split, split_recordings
 from sslcli.data.stats import outlier_notes, series_stats
 from sslcli.data.subset import check_pretrain_on, pretrain_source
@@ -139,9 +141,16 @@ def series(
     group_ids = _group_ids(windows, groups) if group == "recording" else None
     spans = {part: w.spans(recordings[part]) for part, w in windows.items()}
     sources = make_sources(parts, targets, hold_out, notes, group_ids, spans)
-    for part, source in sources.items():
-        if part in PARTS and source is not None:
-            source.step_labels = step_labels.get(part if part in windows else "train")
+    for part in PARTS:
+        source = sources.get(part)
+        if source is None:
+            continue
+        of = part if part in windows else "train"  # a split that is held out is of the recordings of train
+        source.step_labels = step_labels.get(of)
+        if of in found.names and timeline is None:
+            source.recordings = found.names[of]
+            names = WindowNames(source.recordings, source.spans)
+            source.names = names if window is not None else StringTable(names.recordings())
     sources["unlabelled"] = pretrain_source(sources["train"], sources["unlabelled"], pretrain_on, notes)
     values = _values(covered_steps(sources["train"].storage), timeline, scale, notes)
     contents = [t for x in parts.values() for t in stored_tensors(x)]

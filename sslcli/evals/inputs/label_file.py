@@ -32,9 +32,10 @@ from torch import Tensor
 from sslcli.console import escape, format_override, plural
 from sslcli.data.dataset import Dataset, Source
 from sslcli.data.files.label_text import class_warnings
+from sslcli.data.split import split
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
-from sslcli.evals.inputs.label_rows import Row, examples, find, read
+from sslcli.evals.inputs.label_rows import Row, examples, find, of_windows, read
 from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw
 from sslcli.runs import Record
 
@@ -59,9 +60,15 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
     column, rows, more, sha256 = read(file, dataset.classes, dataset.id)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
+    rows, windows = of_windows(rows, pool, file)
     places = find(rows, column, pool, n_train, dataset, file)
     classes, y = class_indices(rows, dataset.classes, file)
-    notes = [f"labels of {plural(len(rows), 'sample')} from {escape(file)}", *more, *class_warnings(classes, len(rows))]
+    notes = [
+        f"labels of {plural(len(rows), 'sample')} from {escape(file)}",
+        *windows,
+        *more,
+        *class_warnings(classes, len(rows)),
+    ]
     pool_labels = labels_of(pool)
     if dataset.classes and classes != dataset.classes:
         if beside:
@@ -106,7 +113,8 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
         in_test, explicit = (torch.cat([mask, torch.zeros(len(own), dtype=torch.bool)]) for mask in (in_test, explicit))
     test, how = explicit, "the rows whose split is test"
     if not explicit.any():
-        test, how = _choose_test_rows(y, in_test, classes, file, notes)
+        groups = None if pool.groups is None else pool.groups[places]
+        test, how = _choose_test_rows(y, in_test, classes, file, notes, groups)
     measured = [f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}", *_seen(test & ~in_test)]
     if not explicit.any() and int(test.sum()) < FEW:  # `measured_notes` reports how each evaluator measures
         testable = y.bincount()[y] > 1
@@ -138,9 +146,10 @@ def with_label_fingerprint(dataset: Dataset) -> Dataset:
 
 
 def _choose_test_rows(
-    y: Tensor, in_test: Tensor, names: tuple[str, ...], file: str, notes: list[str]
+    y: Tensor, in_test: Tensor, names: tuple[str, ...], file: str, notes: list[str], groups: Tensor | None
 ) -> tuple[Tensor, str]:
-    """Choose the test rows if neither the file nor the data set defines them: a mask (m,), and the reason."""
+    """Choose the test rows if neither the file nor the data set defines them: a mask (m,), and the reason. `groups` (m,), or None
+    where samples have none: the recordings of windows, of which none is in both parts."""
     sizes = y.bincount(minlength=len(names))
     present = int((sizes > 0).sum())
     if int(in_test.sum()) >= FEW and all(len(y[part].unique()) == present for part in (in_test, ~in_test)):
@@ -159,6 +168,13 @@ def _choose_test_rows(
         )
     rows = torch.nonzero(sizes[y] > 1).flatten()
     test = torch.zeros(len(y), dtype=torch.bool)
+    of = None if groups is None else groups[rows]
+    if of is not None and 1 < len(of.unique()) < len(of):
+        test[rows[split(len(rows), HOLDOUT, 0, y[rows], of.tolist())[1]]] = True
+        return (
+            test,
+            f"a {HOLDOUT:.0%} of {len(rows):,} in whole recordings or groups, as there is no labelled test split",
+        )
     count = max(present - len(single), math.ceil(HOLDOUT * len(rows)))
     test[rows[draw(y[rows], Amount("count", count), 0, 0)]] = True
     return test, f"a stratified {HOLDOUT:.0%} of {len(rows):,}, as there is no labelled test split"

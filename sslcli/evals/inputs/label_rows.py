@@ -21,6 +21,7 @@ from sslcli.data.files.label_text import LabelParser, normalize_numbers
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.images.decode import is_image_name
 from sslcli.data.loading.bad_samples import format_examples
+from sslcli.data.samples.window_names import windows_of_recordings
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 NAMES = (*PATHS, "id")
@@ -111,6 +112,24 @@ def _of_splits(rows: list[Row]) -> tuple[list[Row], int]:
         rows = [replace(row, split="test") if row.split == "val" else row for row in rows]
     used = [row for row in rows if row.split in ("", "train", "test")]
     return used, len(rows) - len(used)
+
+
+def of_windows(rows: list[Row], pool: Source, file: str) -> tuple[list[Row], list[str]]:
+    """The rows with those that name a recording replaced by one for each of its windows in the pool, and a note on that."""
+    windows = windows_of_recordings(pool.names)
+    if not windows or pool.names is None:
+        return rows, []
+    exact = set(pool.names)
+    whole = [row for row in rows if row.name not in exact]
+    places = _by_name(whole, [*windows], "", file) if whole else []
+    of = [*windows.values()]
+    recordings = {row.line: of[at] for row, at in zip(whole, places, strict=True) if at is not None}
+    out: list[Row] = []
+    for row in rows:
+        own = recordings.get(row.line)
+        out += [row] if own is None else [replace(row, name=pool.names[i]) for i in own]
+    count = plural(len(recordings), "recording")
+    return out, [f"{count} of {escape(file)}: each label is that of all windows of the recording"] if recordings else []
 
 
 def find(rows: list[Row], column: str, pool: Source, n_train: int, dataset: Dataset, file: str) -> Tensor:

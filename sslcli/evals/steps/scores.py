@@ -74,10 +74,12 @@ def step_artefacts(result: AnomalyResult, score: str, data: EvalData) -> dict[st
     if steps is None:
         return {}
 
+    names = data.source(data.eval_split).recordings
+
     def rows() -> Iterator[tuple[Any, ...]]:
         columns = (steps.recording, steps.step, steps.score, steps.anomalous)
         for recording, step, value, known in zip(*(column.tolist() for column in columns), strict=True):
-            yield recording, step, f"{value:.6g}", "" if known < 0 else known
+            yield recording if names is None else names[recording], step, f"{value:.6g}", "" if known < 0 else known
 
     caption = f"the anomaly score ({score}) of each step, the mean over the windows that it is in"
     return {"steps.csv": Csv(("recording", "step", "score", "anomalous"), rows(), caption)}
