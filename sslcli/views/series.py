@@ -244,7 +244,8 @@ class SeriesModality(GridModality):
         return SeriesCopies()
 
     def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
-        return defects(x)
+        longest = dataset.details.get("recordings", {}).get("lengths", [0])[-1]
+        return defects(x, padded=longest <= x.shape[2])  # else the samples are windows of longer recordings
 
     def corruptions(self, dataset: Dataset) -> Mapping[str, Corruption]:
         return CORRUPTIONS

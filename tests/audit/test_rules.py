@@ -103,9 +103,13 @@ def test_copies_of_series() -> None:
     assert bool((rule.similarity(x, x.roll(1, dims=0)) < 0.95).all())
     x[0, :, 10:] = torch.nan
     x[1] = 2.0
-    found = series_defects(x)
+    found = series_defects(x, padded=False)
     assert found["missing"].isnan().tolist() == [False, True, True]
     assert found["constant"].isnan().tolist() == [True, False, True]
+    x[2, 1] = torch.nan
+    padded = series_defects(x, padded=True)
+    assert padded["missing"].isnan().all(), "padding is not missing, and half of the values are no more than half"
+    assert padded["empty_channel"].nan_to_num(0.0).tolist() == [0, 0, 1]
 
 
 def test_copies_of_rows() -> None:

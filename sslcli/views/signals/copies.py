@@ -36,16 +36,22 @@ class SeriesCopies(NearCopies):
         return correlation[:, near.to(a.device)].amax(dim=1)
 
 
-def defects(x: Tensor) -> dict[str, Tensor]:
-    """Scores (B,) of series (B, C, T) by the name of a defect; NaN for series without it. missing: the share of missing values;
-    constant: the largest standard deviation of a channel, about 0."""
+def defects(x: Tensor, padded: bool) -> dict[str, Tensor]:
+    """Scores (B,) of series (B, C, T) by the name of a defect; NaN for series without it. missing: the share of missing values, of
+    `padded` series up to their last value; constant: the largest standard deviation of a channel, about 0; empty_channel: the
+    number of channels without any value, beside others with values."""
     known = ~x.isnan()
-    share = 1 - known.flatten(1).float().mean(dim=1)
-    count = known.sum(dim=2).clamp(min=1)
+    steps = torch.arange(1, x.shape[2] + 1, device=x.device)
+    length = (known.any(dim=1) * steps).amax(dim=1).clamp(min=1) if padded else steps[-1]
+    share = 1 - known.flatten(1).sum(dim=1) / (length * x.shape[1])
+    count = known.sum(dim=2)
+    empty = (count == 0).sum(dim=1).to(share.dtype)
+    count = count.clamp(min=1)
     filled = x.nan_to_num(0.0)
     mean = filled.sum(dim=2) / count
     spread = ((filled - mean[:, :, None]).square() * known).sum(dim=2).div(count).sqrt().amax(dim=1)
     return {
         "missing": share.where(share > MISSING, torch.nan),
         "constant": spread.where((spread < 1e-4) & (share <= MISSING), torch.nan),
+        "empty_channel": empty.where((empty > 0) & (share <= MISSING), torch.nan),
     }
