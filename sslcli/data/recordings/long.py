@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sslcli.console import escape, plural
+from sslcli.console import escape
 from sslcli.data.folders.split_names import exact_split
 from sslcli.data.recordings.recordings import LABELS, Columns, Recordings, find_column, one_value
 from sslcli.data.recordings.table import parse_times, read_columns, require_columns
-from sslcli.data.recordings.times import Grid, sort_by_time, step_text
+from sslcli.data.recordings.times import Grid, TimeFacts, sort_by_time
 from sslcli.data.tables.columns import TableFile
 from sslcli.errors import DataError, listing
 
@@ -58,9 +58,9 @@ def read_long(file: TableFile, wish: Columns, notes: list[str]) -> Recordings:
     if not channels:
         raise DataError(f"{file.what} has no columns of values beside {', '.join(map(escape, texts))}")
     if time is not None:
-        rows, grids = _in_time(rows, data, time, id, file, notes)
+        rows, grids, facts = _in_time(rows, data, time, id, file)
     else:
-        grids = [None] * len(rows)
+        grids, facts = [None] * len(rows), TimeFacts()
     kept = [_values(data, channels, r, grid) for r, grid in zip(rows, grids, strict=True)]
     parts = (
         _of_rows(data, split, rows, file, lambda text: exact_split(text) or "train") if split else ["train"] * len(rows)
@@ -68,7 +68,9 @@ def read_long(file: TableFile, wish: Columns, notes: list[str]) -> Recordings:
     labels = _of_rows(data, label, rows, file) if label else None
     groups = _of_rows(data, group, rows, file) if group else None
     names = _of_rows(data, id, rows, file) if id else None
-    return _assemble(kept, parts, labels, names, groups, channels)
+    found = _assemble(kept, parts, labels, names, groups, channels)
+    found.times = facts
+    return found
 
 
 def _channels(columns: list[str], texts: list[str], wish: Columns, file: TableFile, notes: list[str]) -> list[str]:
@@ -95,36 +97,26 @@ def _rows_of(data: dict[str, np.ndarray], id: str | None) -> list[np.ndarray]:
 
 
 def _in_time(
-    rows: list[np.ndarray], data: dict[str, np.ndarray], time: str, id: str | None, file: TableFile, notes: list[str]
-) -> tuple[list[np.ndarray], list[Grid | None]]:
+    rows: list[np.ndarray], data: dict[str, np.ndarray], time: str, id: str | None, file: TableFile
+) -> tuple[list[np.ndarray], list[Grid | None], TimeFacts]:
     """The rows of each recording by time, and the place of each on a regular grid."""
     times = parse_times(data[time], data[""], time, file.what)
     dates = not data[time][0].lstrip("+-").replace(".", "", 1).isdigit()
-    unsorted, missing, irregular, steps = 0, 0, 0, []
+    facts = TimeFacts(dates=dates)
     out: list[np.ndarray] = []
     grids: list[Grid | None] = []
     for r in rows:
         order, grid, twice = sort_by_time(times[r])
         if twice is not None:
             raise _twice(data, time, id, r[twice[0]], r[twice[1]], file)
-        unsorted += not bool((order == np.arange(len(r))).all())
+        facts.unsorted += not bool((order == np.arange(len(r))).all())
         out.append(r[order])
         grids.append(grid)
         if grid is not None:
-            irregular += not grid.regular
-            missing += grid.missing
-            steps.append(grid.step)
-    if unsorted:
-        notes.append(f"{plural(unsorted, 'recording')} with rows that are not in the order of time: sorted")
-    if missing:
-        notes.append(f"{plural(missing, 'missing step')} of recordings with a regular step: filled with NaN")
-    if irregular:
-        notes.append(
-            f"warning: {plural(irregular, 'recording')} without a regular step in time: rows are taken as equally spaced"
-        )
-    if steps:
-        notes.append(f"time between two steps: {step_text(steps, dates)}")
-    return out, grids
+            facts.irregular += not grid.regular
+            facts.missing += grid.missing
+            facts.steps.append(grid.step)
+    return out, grids, facts
 
 
 def _twice(data: dict[str, np.ndarray], time: str, id: str | None, i: int, j: int, file: TableFile) -> DataError:

@@ -19,6 +19,7 @@ from sslcli.data.recordings.arrays import read_arrays
 from sslcli.data.recordings.long import is_long, read_long
 from sslcli.data.recordings.recordings import Columns, Recordings, stack_channels
 from sslcli.data.recordings.table import open_table
+from sslcli.data.recordings.times import TimeFacts
 from sslcli.data.recordings.wide import read_wide
 from sslcli.data.tables.find import COMPRESSED, stem
 from sslcli.errors import DataError, RequestError, listing
@@ -35,7 +36,9 @@ def is_series_file(name: str) -> bool:
 
 def read_recordings(path: str, layout: str, wish: Columns, notes: list[str]) -> Recordings:
     """Raises RequestError for the path and the columns that the user names, DataError for the contents of the files."""
-    return _without_val(_read(path, layout, wish, notes), notes)
+    found = _read(path, layout, wish, notes)
+    notes += found.times.notes()
+    return _without_val(found, notes)
 
 
 def _without_val(found: Recordings, notes: list[str]) -> Recordings:
@@ -98,6 +101,7 @@ def _read_splits(files: dict[str, str], wish: Columns, notes: list[str]) -> Reco
             found.parts[part if own == "train" else own] = recordings
         for own, y in one.y.items():
             found.y[part if own == "train" else own] = y
+        found.times.add(one.times)
         for own, names in one.names.items():
             found.names[part if own == "train" else own] = names
         if part == "train":
@@ -157,10 +161,11 @@ def _read_each(folder: str, wish: Columns, notes: list[str]) -> Recordings:
         raise DataError(f"{escape(folder)} has no series: it holds {holds}", f"expected {EXPECTED}")
     alone = replace(wish, form="long", label="none" if wish.label == "auto" else wish.label)
     named: list[dict[str, np.ndarray]] = []
-    parts, labels, recordings, about = [], [], list[str](), list[str]()
+    parts, labels, recordings, about, times = [], [], list[str](), list[str](), TimeFacts()
     for name in files:
         part, label = _split_and_class(name.split(os.sep)[:-1])
         one = _read_file(os.path.join(folder, name), alone, about)
+        times.add(one.times)
         for i, recording in enumerate(one.parts.get("train", [])):
             named.append(dict(zip(one.channels, recording, strict=True)))
             parts.append(part)
@@ -169,7 +174,9 @@ def _read_each(folder: str, wish: Columns, notes: list[str]) -> Recordings:
             recordings.append(name.replace(os.sep, "/") + own)
     stacked, channels = stack_channels(named, escape(folder), notes)
     notes += [f"{plural(len(files), 'file')}, each a recording", *dict.fromkeys(about)]
-    return _by_split(stacked, parts, labels, recordings, channels)
+    found = _by_split(stacked, parts, labels, recordings, channels)
+    found.times = times
+    return found
 
 
 def _split_and_class(folders: Sequence[str]) -> tuple[str, str]:

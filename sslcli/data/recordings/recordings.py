@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslcli.console import escape, format_override
+from sslcli.data.recordings.times import TimeFacts
 from sslcli.errors import DataError, RequestError, listing, nearest
 
 LABELS = ("label", "class", "y", "target")
@@ -19,7 +20,7 @@ LABELS = ("label", "class", "y", "target")
 class Recordings:
     """parts: by split, recordings (C, T) float32, NaN where a value is missing. y: labels or values of a split, one for each
     recording. groups: of the recordings of train. channels: their names, where the file has any. facts: for `details`. names: of
-    the recordings of a split, where the files have any."""
+    the recordings of a split, where the files have any. times: of those with a column of times."""
 
     parts: dict[str, list[np.ndarray] | np.ndarray]
     y: dict[str, np.ndarray] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class Recordings:
     channels: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    times: TimeFacts = field(default_factory=TimeFacts)
 
     def take_step_labels(self, name: str, what: str) -> dict[str, list[Tensor]]:
         """Remove the channel `name`, which says of each step whether it is anomalous, and return it for each split: 0, 1, or -1

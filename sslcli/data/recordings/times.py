@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from sslcli.console import plural
+
 TOLERANCE = 0.05  # of a step: deviations of times from a regular grid
+RATES = 1.5  # times the shortest step of a recording: a longer one is another rate of sampling
 MOST_MISSING = 10  # times as many steps as there are rows: more is no gap
 UNITS = ((86_400.0, "day"), (3_600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
@@ -22,6 +25,43 @@ class Grid:
     places: np.ndarray
     missing: int
     regular: bool
+
+
+@dataclass
+class TimeFacts:
+    """What the times of the recordings of one or several files say: how many were sorted, how many have no regular step, the number
+    of missing steps, and the step of each recording. dates: whether times are dates."""
+
+    unsorted: int = 0
+    irregular: int = 0
+    missing: int = 0
+    steps: list[float] = field(default_factory=list)
+    dates: bool = False
+
+    def add(self, other: TimeFacts) -> None:
+        self.unsorted += other.unsorted
+        self.irregular += other.irregular
+        self.missing += other.missing
+        self.steps += other.steps
+        self.dates |= other.dates
+
+    def notes(self) -> list[str]:
+        out = []
+        if self.unsorted:
+            out.append(f"{plural(self.unsorted, 'recording')} with rows that are not in the order of time: sorted")
+        if self.missing:
+            out.append(f"{plural(self.missing, 'missing step')} of recordings with a regular step: filled with NaN")
+        if self.irregular:
+            out.append(
+                f"warning: {plural(self.irregular, 'recording')} without a regular step in time: rows are taken as equally spaced"
+            )
+        if self.steps:
+            differ = max(self.steps) > RATES * min(self.steps)
+            text = f"time between two steps: {step_text(self.steps, self.dates)}"
+            out.append(
+                f"warning: {text}: steps count as equally long; resample recordings to one rate" if differ else text
+            )
+        return out
 
 
 def sort_by_time(times: np.ndarray) -> tuple[np.ndarray, Grid | None, tuple[int, int] | None]:
@@ -51,7 +91,7 @@ def step_text(steps: Sequence[float], dates: bool) -> str:
         if not dates:
             return f"{step:g}"
         size, unit = next(((size, unit) for size, unit in UNITS if step >= size), UNITS[-1])
-        return f"{step / size:g} {unit}{'' if step == size else 's'}"
+        return f"{step / size:.4g} {unit}{'' if step == size else 's'}"
 
     low, high = min(steps), max(steps)
-    return one(low) if high - low <= 1e-6 * high else f"{one(low)} to {one(high)}"
+    return one(low) if high - low <= 1e-4 * high else f"{one(low)} to {one(high)}"

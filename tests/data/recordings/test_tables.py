@@ -237,3 +237,14 @@ def test_files_for_an_encoder_are_read_by_the_names_of_channels(tmp_path):
     assert type(preprocessor).from_json(preprocessor.to_json(), {}) == preprocessor
     with pytest.raises(RequestError, match="takes the channels a, b"):
         preprocessor.adapt(series(other, channels=["b", "a"]), [])
+
+
+def test_times_of_a_folder_are_counted_over_its_files(tmp_path):
+    for name, step, gone in (("a", 1, 3), ("b", 1, 4), ("c", 2, 5)):
+        rows = "".join(f"{t * step},{t}\n" for t in range(10) if t != gone)
+        write(tmp_path / "plant" / f"{name}.csv", "time,x\n" + rows)
+    said = say(series(str(tmp_path / "plant")))
+    assert "3 missing steps of recordings with a regular step" in said
+    assert "warning: time between two steps: 1 to 2: steps count as equally long" in said
+    (tmp_path / "plant" / "c.csv").unlink()
+    assert "\ntime between two steps: 1\n" in say(series(str(tmp_path / "plant")))
