@@ -31,11 +31,36 @@ USERS = (
     "session",
     "session_id",
 )
-ITEMS = ("item", "item_id", "itemid", "iid", "product", "product_id", "article", "article_id", "movie_id", "movieid")
-TIMES = ("time", "timestamp", "date", "datetime", "ts", "t")
+ITEMS = (
+    "item",
+    "item_id",
+    "itemid",
+    "iid",
+    "product",
+    "product_id",
+    "article",
+    "article_id",
+    "movie_id",
+    "movieid",
+    "sku",
+)
+TIMES = (
+    "time",
+    "timestamp",
+    "date",
+    "datetime",
+    "ts",
+    "t",
+    "event_time",
+    "created_at",
+    "ordered_at",
+    "order_date",
+    "purchase_date",
+)
 RATINGS = ("rating", "ratings", "stars", "score", "preference")
 LABELS = ("label", "class", "target")
 TYPED = re.compile(r":(token|token_seq|float|float_seq)$")  # of the header of RecBole's files
+WITHOUT_TIMES = "dataset.time=none takes the events of a user in the order of the file"
 HEADERS = {2: ("user", "item"), 4: ("user", "item", "rating", "time")}  # of files without one, by their columns
 
 
@@ -137,6 +162,12 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
         raise DataError(f"{file.what} has two columns named {escape(twice[0])}", "give one of them another name")
     found = _find(file, columns, with_rating)
     notes.append("columns: " + ", ".join(f"{key} = {escape(name)}" for key, name in found.items()))
+    others = [name for name in file.columns if name not in found.values()]
+    if "time" not in found and columns.time != "none" and others:
+        notes.append(
+            "warning: no column of times is known by its name, so that the events of a user are in the order of the file; "
+            f"dataset.time=NAME names it, one of {listing(map(escape, others), 6)}; dataset.time=none means this order"
+        )
     users, items, classes = Codes(), Codes(), Codes()
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "rating", "label")}
     for lines, block in file.blocks(set(found.values())):
@@ -207,7 +238,7 @@ def _times(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
     missing = np.isin(texts, ["", *MISSING])
     out = np.full(len(texts), np.nan)
     if not missing.all():
-        out[~missing] = parse_times(texts[~missing], lines[~missing], name, what)
+        out[~missing] = parse_times(texts[~missing], lines[~missing], name, what, WITHOUT_TIMES)
     return out
 
 
@@ -230,7 +261,7 @@ def _require_times(events: Events, what: str) -> None:
     raise DataError(
         f"{what}: {int(missing.sum()):,} of {plural(len(events), 'event')} have no time, the first of them event "
         f"{int(missing.argmax()) + 1:,}",
-        "remove them, or dataset.time=none takes the events of a user in the order of the file",
+        f"remove them, or {WITHOUT_TIMES}",
     )
 
 

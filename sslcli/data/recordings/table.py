@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -74,13 +75,22 @@ def _numbers(file: TableFile, name: str, column: np.ndarray | Sequence[str], lin
     return values.astype(np.float32)
 
 
-def parse_times(cells: np.ndarray, lines: np.ndarray, name: str, what: str) -> np.ndarray:
-    """(n,) float64 of a column of numbers, or of dates in ISO 8601 as seconds. DataError, with the line, for anything else."""
+def parse_times(
+    cells: np.ndarray,
+    lines: np.ndarray,
+    name: str,
+    what: str,
+    otherwise: str = "dataset.drop=[{}] takes the rows in their order",
+) -> np.ndarray:
+    """(n,) float64 of a column of numbers, or of dates in ISO 8601 as seconds; those without a zone are in UTC. DataError, with the
+    line, for anything else; `otherwise` says how to do without the column."""
     numbers = CELLS.numbers(cells.tolist())
     if numbers is None:
         try:
-            return cells.astype("datetime64[us]").astype(np.int64) / 1e6
-        except ValueError:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # NumPy's, which does not represent zones
+                return cells.astype("datetime64[us]").astype(np.int64) / 1e6
+        except (ValueError, Warning):
             numbers = np.array([_seconds(cell) for cell in cells.tolist()])
             if (
                 np.isnan(numbers[0]) and CELLS.numbers(cells[:1].tolist()) is not None
@@ -92,7 +102,7 @@ def parse_times(cells: np.ndarray, lines: np.ndarray, name: str, what: str) -> n
     raise DataError(
         f"{what}, line {int(lines[row])}: the time {escape(str(cells[row]))!r} is neither a number nor a date such as "
         "2016-07-01 13:00:00",
-        f"write dates in that form; dataset.drop=[{escape(name)}] takes the rows in their order",
+        f"write dates in that form; {otherwise.format(escape(name))}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,33 @@ def test_dates_and_file_order(tmp_path):
     path = write(tmp_path / "a.csv", rows, "user,item,date")
     assert histories(interactions(path)) == {"u": ["c", "b", "a"]}
     assert histories(interactions(path, time="none")) == {"u": ["a", "b", "c"]}
+
+
+def test_times_with_zones_are_compared_in_utc(tmp_path):
+    rows = [
+        ("u", "c", "2024-01-01T12:00:00+05:30"),
+        ("u", "a", "2024-01-01T01:00:00-02:00"),
+        ("u", "b", "2024-01-01T04:00Z"),
+    ]
+    path = write(tmp_path / "a.csv", rows, "customer_id,sku,ordered_at")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert histories(interactions(path)) == {"u": ["a", "b", "c"]}
+
+
+def test_a_table_without_known_times_warns(tmp_path):
+    path = write(tmp_path / "a.csv", [("u", "a", 3), ("u", "b", 1)], "user,item,bought")
+    warned = "warning: no column of times is known by its name"
+    assert any(note.startswith(warned) and "bought" in note for note in interactions(path).notes)
+    for settings in ({"time": "bought"}, {"time": "none"}):
+        assert not any(note.startswith(warned) for note in interactions(path, **settings).notes)
+
+
+def test_times_that_are_no_dates_name_the_key(tmp_path):
+    path = write(tmp_path / "a.csv", [("u", "a", "01/02/2024")], "user,item,time")
+    with pytest.raises(DataError) as error:
+        interactions(path)
+    assert "dataset.time=none" in str(error.value.hint)
 
 
 def test_vocabulary_is_in_natural_order(tmp_path):
