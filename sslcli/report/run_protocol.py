@@ -72,7 +72,10 @@ def splits(run: RunContents, atlas: ModelFigures | None) -> str:
     data = mapping(run.config.get("dataset"))
     if data.get("holdout") is None:
         return counts
-    held = f"where there is no test split: dataset.holdout={data['holdout']}, split seed {data.get('split_seed')}"
+    rule = next((str(e.protocol["division"]) for e in run.evals if "division" in e.protocol), "")
+    held = (
+        rule or f"where there is no test split: dataset.holdout={data['holdout']}, split seed {data.get('split_seed')}"
+    )
     return f"{counts}; {held}" if counts else held
 
 

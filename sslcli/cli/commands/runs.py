@@ -27,7 +27,7 @@ from sslcli.runs.listing import (
 from sslcli.runs.run import Run
 from sslcli.runtime import folders
 
-HEADLINES = ("top1", "nmi", "auroc", ".r2")  # the metrics that the list shows
+HEADLINES = ("top1", "nmi", "auroc", ".r2", ".ndcg@10", ".ndcg_masked@10")  # the metrics that the list shows
 ERROR_WIDTH = 60  # characters of an error in the list
 
 
@@ -131,7 +131,7 @@ def print_history(path: Path, summary: Record, cfg: Config, status: Record) -> N
 
 
 def print_best(metric: str, count: int) -> int:
-    from sslcli.evals.base.run_ranking import compare_runs, rank_runs
+    from sslcli.evals.base.run_ranking import compare_runs, on_other_data, rank_runs
 
     metric = metric.replace("/", ".")
     rows, earlier = rank_runs(metric)
@@ -144,6 +144,9 @@ def print_best(metric: str, count: int) -> int:
     for row in rows:
         mark = f"  (unfinished: {row['status']})" if row["status"] in UNFINISHED else ""
         console.out(f"{interval.format_metrics(row['numbers'], row['intervals'])[metric]}  {find(row['run'])}{mark}")
+    if others := on_other_data(rows, metric):
+        names = listing([short_name(Path(path)) for path in others], 3)
+        console.warn(f"measured on other data than the first, so that they do not compare: {names}")
     for row in earlier:
         console.say(f"not ranked: {short_name(Path(row['run']))}: {earlier_metrics(row)[metric]}")
     if against is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sslcli.console import plural
 from sslcli.errors import RequestError, listing, nearest
-from sslcli.evals.metrics.paired import Separation, separation
+from sslcli.evals.metrics.paired import Separation, same_data, separation
 from sslcli.evals.metrics.ranking import goodness
 from sslcli.runs import Record
 from sslcli.runs.listing import evaluate_again, summarize_all
@@ -38,6 +38,16 @@ def rank_runs(metric: str) -> tuple[list[Record], list[Record]]:
         )
         raise RequestError(f"no run has the metric `{metric}`", hint)
     return sorted(rows, key=lambda row: goodness(metric, row["numbers"][metric]), reverse=True), earlier
+
+
+def on_other_data(rows: list[Record], name: str) -> list[str]:
+    """The paths of ranked runs whose metric was measured on other data than that of the first."""
+    results = [find_result(Path(row["run"]), name)[0] for row in rows]
+    return [
+        row["run"]
+        for row, result in zip(rows, results, strict=True)
+        if result and results[0] and not same_data(results[0], result)
+    ]
 
 
 def compare_runs(first: Path, second: Path, name: str) -> Separation:

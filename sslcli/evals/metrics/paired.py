@@ -149,8 +149,12 @@ def read_predictions(saved: SavedResult) -> PredictionArrays | None:
 
 
 def same_data(first: SavedResult, second: SavedResult) -> bool:
-    prints = [saved.record.get("fingerprint") for saved in (first, second)]
-    return bool(prints[0]) and prints[0] == prints[1]
+    """Whether two results were measured on the same data and, of histories of users, on the same items of them."""
+    a, b = (
+        (saved.record.get("fingerprint"), *((saved.record.get("protocol") or {}).get(k) for k in ("division", "part")))
+        for saved in (first, second)
+    )
+    return bool(a[0]) and a == b
 
 
 def class_weight(saved: SavedResult) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sslcli.config import Config
 from sslcli.errors import listing
+from sslcli.evals.metrics.paired import same_data
 from sslcli.report.comparison.encoders import compare_encoders
 from sslcli.report.comparison.plot import Curves
 from sslcli.report.comparison.predictions import compare_predictions
@@ -57,6 +58,7 @@ def compare(runs: list[Run], seed: int, plot: Path, device: Config | None) -> Co
     comparison.config = config_differences(runs)
     if warning := length_warning([run["length"] for run in comparison.runs]):
         comparison.notes.append(warning)
+    comparison.notes += different_data(names, runs)
     comparison.items, notes = compare_predictions(names, runs, seed)
     comparison.notes += notes
     if device is not None:
@@ -64,6 +66,22 @@ def compare(runs: list[Run], seed: int, plot: Path, device: Config | None) -> Co
         comparison.notes += notes
     plot_curves(runs, plot, comparison)
     return comparison
+
+
+def different_data(names: list[str], runs: list[Run]) -> list[str]:
+    """Evaluations that runs and the first one have of other data: the differences of their metrics say nothing."""
+    first, notes = runs[0].results, []
+    for evaluation, result in first.items():
+        others = [
+            name
+            for name, run in zip(names[1:], runs[1:], strict=True)
+            if evaluation in run.results and not same_data(result, run.results[evaluation])
+        ]
+        if others:
+            notes.append(
+                f"{evaluation} of {listing(others)}: measured on other data than {names[0]}: metrics do not compare"
+            )
+    return notes
 
 
 def describe_run(name: str, run: Run) -> Record:

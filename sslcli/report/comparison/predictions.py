@@ -17,6 +17,9 @@ def compare_predictions(names: list[str], runs: list[Run], seed: int) -> tuple[l
     items: list[Record] = []
     saved = [evaluations_with_predictions(run) for run in runs]
     missing = [(name, run) for name, run, evaluations in zip(names, runs, saved, strict=True) if not evaluations]
+    shared = sorted(set.intersection(*(set(run.results) for run in runs)))
+    if shared and not any(saved):
+        return [], [f"{listing(shared)}: without predictions of single samples, so that no paired test is made"]
     notes = [
         f"{name} has no predictions to compare: {command('eval', 'probe', f'run={run.path}')}" for name, run in missing
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar, separation
+from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar, same_data, separation
 from sslcli.runs.results import SavedResult
 
 
@@ -138,3 +138,14 @@ def test_compare_counts_an_item_once_for_any_draws():
     a, b = answers(50, 3, 11, 36)
     five = compare(np.stack([a] * 5).mean(axis=0), np.stack([b] * 5).mean(axis=0))
     assert five == one
+
+
+def test_other_items_of_the_same_users_are_other_data(tmp_path):
+    def result(**protocol: str) -> SavedResult:
+        record = {"numbers": {}, "fingerprint": "f", "protocol": protocol}
+        return SavedResult("recommend", tmp_path, "eval/recommend.json", record)
+
+    last, by_time = result(division="the last item", part="test"), result(division="by date", part="test")
+    assert same_data(last, result(division="the last item", part="test"))
+    assert not same_data(last, by_time)
+    assert not same_data(last, result(division="the last item", part="val"))
