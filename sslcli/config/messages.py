@@ -133,9 +133,10 @@ def unknown_key(
             f"`{key}` requires a data set on the command line",
             f"dataset=NAME dataset.path=PATH {key}=VALUE; without one, the data set of the run is read as it was in training",
         )
-    # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator
+    # `lr=1` or `train.lr=1` for `optimizer.lr`, but no key of the online evaluator; of eval, `seen=` for `evaluator.seen`
+    never = ("hydra.",) if command == "eval" else ("evaluator.", "hydra.")
     elsewhere = (k for k in sorted(known) if k.rpartition(".")[2] == leaf and k != key)
-    best = next((k for k in elsewhere if not k.startswith(("evaluator.", "hydra."))), None)
+    best = next((k for k in elsewhere if not k.startswith(never)), None)
     if not best and (close := nearest(leaf, siblings)):
         best = f"{parent}.{close}" if parent else close
     if not best and parent not in known:

@@ -72,6 +72,7 @@ def recommend(
     if max_users is not None and len(users) > max_users:
         chosen = order(derive(data.seed, "recommend"), 0, len(users))[:max_users].sort().values
         users, places = users[chosen], places[chosen]
+    say(f"judged by {plural(len(users), 'user')} of {len(whole.events):,}, those with an item to predict ({part})")
     scorers = _scorers(backbone, data, whole, neighbors, baselines)
     ranks = rank_all(scorers, whole, users, places, conventions)
     numbers: dict[str, float] = {}

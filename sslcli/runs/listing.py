@@ -148,14 +148,17 @@ def resumptions(path: Path) -> list[Record]:
     return [e for e in records.events(path) if e.get("event") == "resumed" and {"time", "step"} <= e.keys()]
 
 
+WITHOUT_LABELS = {"interactions": "recommend"}  # by the kind of data, where it is not quality
 OWN_EVALUATORS = {"pairs": "zeroshot", "items": "recommend"}  # by what a method requires
 
 
 def next_step(run: Run) -> str:
     """The command that evaluates a run: the evaluator of its method, a probe, or without labels an evaluator that needs none."""
-    facts = read_json(run.path, "encoder.json").get("facts")
+    encoder = read_json(run.path, "encoder.json")
+    facts = encoder.get("facts")
     unlabelled = isinstance(facts, dict) and facts.get("classes") == 0
     method = run.config.get("method")
     required = method.get("requires") if isinstance(method, dict) else None
     own = next((name for word, name in OWN_EVALUATORS.items() if isinstance(required, list) and word in required), None)
-    return run_command(run.path, "eval", own or ("quality" if unlabelled else "probe"), f"run={short_name(run.path)}")
+    without = WITHOUT_LABELS.get(str(encoder.get("modality")), "quality")
+    return run_command(run.path, "eval", own or (without if unlabelled else "probe"), f"run={short_name(run.path)}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CLASSIFIER_KEYS = {"threshold", "probabilities", "batch_size"}
 NEXT_KEYS = {"k", "seen"}
+NEXT_METHOD = "sasrec and bert4rec do: sslcli pretrain method=sasrec dataset=interactions dataset.path=FILE"
 
 
 def main(request: Request) -> int:
@@ -57,10 +58,11 @@ def run(
     source = options.get("from", "")
     following = source in ("", "next") and predicts_next(spec)
     if source == "next" and not following:
-        raise RequestError(f"the method of {spec} predicts no next item", "sslcli pretrain method=sasrec")
+        raise RequestError(f"the method of {spec} predicts no next item", NEXT_METHOD)
     for key in set(options) & (CLASSIFIER_KEYS if following else NEXT_KEYS):
-        kind = "classes: from=probe predicts them" if following else "next items"
-        raise RequestError(f"{key}= is of {kind}", f"leave {key}= out")
+        if following:
+            raise RequestError(f"{key}= is of classes", f"from=probe predicts them; for next items leave {key}= out")
+        raise RequestError(f"{key}= is of next items, which the method of {spec} does not predict", NEXT_METHOD)
     if following:
         settings = NextSettings(positive_integer("k", options.get("k", "10")), options.get("seen", "mask"))
         return predict_next(spec, samples, settings, values, out, Rows())

@@ -76,7 +76,11 @@ def check_overrides(values: Config, overrides: list[str]) -> None:
         return
     overrides = [o for o in overrides if not o.startswith("train.devices=")]
     refuse_unused(
-        overrides, FROM_RUN, "that comes from the run", "leave it out, or evaluate an untrained backbone with run=none"
+        overrides,
+        FROM_RUN,
+        "that comes from the run",
+        "leave it out; what the evaluator does is set by evaluator.KEY, such as evaluator.epochs of finetune "
+        "(sslcli eval NAME --help); run=none evaluates an untrained backbone",
     )
     if "dataset" not in override_keys(overrides):
         refuse_unused(

@@ -107,7 +107,10 @@ def evaluation(model: TrainedModel) -> list[str]:
     if not rows:
         return ["The run has no results for these weights."]
     head = ["evaluator", "metric", "value", "95 % interval", "data", "labels", "seeds"]
-    note = "Metrics that begin with `raw.`, `untrained.`, `scratch.` or the name of a model are baselines under the same protocol."
+    note = (
+        "Metrics that begin with `raw.`, `untrained.`, `scratch.`, or the name of a model or a rule (`popularity.`, `markov.`, "
+        "`item_knn.`), are baselines under the same protocol."
+    )
     return [*table(head, rows), "", note]
 
 

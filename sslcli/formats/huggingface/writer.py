@@ -39,7 +39,7 @@ class HuggingFaceFormat(ExportFormat):
         if not isinstance(backbone, BERT) or not isinstance(model.preprocessor, TextPreprocessor):
             raise RequestError(
                 f"format={self.name} writes encoders of text with a BERT backbone; that of {model.run.path} is "
-                f"{type(backbone).__name__}",
+                f"{type(backbone).__name__} of {model.preprocessor.kind}",
                 "leave format out for weights and encoder.json",
             )
         if backbone.causal:
