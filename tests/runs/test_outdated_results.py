@@ -129,3 +129,15 @@ def test_sweep_report_does_not_rank_outdated_results(tmp_path, monkeypatch):
     assert "Best by probe top1: 1_byol, 0.500" in text
     assert "0.9000 (step 22)" in text
     assert "Values with a step in brackets are of other weights than the run has now" in text
+
+
+def test_runs_measured_on_other_data_do_not_compare(cli, tmp_path):
+    for name, prints, top1 in (("a", "x", 0.9), ("b", "x", 0.8), ("c", "y", 0.7)):
+        run = make_run(tmp_path / "runs" / name, 110, {"probe": (110, top1)})
+        record = json.loads((run / "eval" / "probe.json").read_text())
+        (run / "eval" / "probe.json").write_text(json.dumps({**record, "fingerprint": prints}))
+    best = cli("runs", "best", "probe.top1")
+    assert "measured on other data than the first, so that they do not compare: c" in best.err
+    compared = cli("runs", "compare", "a", "b", "c", "cka=false", f"out={tmp_path}/c.png")
+    assert "probe of C: measured on other data than A: metrics do not compare" in compared.err
+    assert "probe: without predictions of single samples, so that no paired test is made" in compared.err

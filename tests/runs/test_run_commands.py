@@ -23,6 +23,8 @@ from sslcli.config.overrides import as_typed
 from sslcli.errors import command
 from sslcli.report.write import write_report
 from sslcli.runs.find import config_dirs, find, restart_command
+from sslcli.runs.listing import next_step
+from sslcli.runs.run import Run
 from tests.conftest import SMOKE, killed_when_saved
 
 METHOD = """
@@ -47,6 +49,16 @@ class Mine(SimCLR):
 )
 def test_recorded_override_as_typed(recorded, typed):
     assert as_typed(recorded) == typed
+
+
+@pytest.mark.parametrize(
+    ("modality", "classes", "evaluator"),
+    [("interactions", 0, "recommend"), ("interactions", 2, "probe"), ("image", 0, "quality"), ("image", 2, "probe")],
+)
+def test_next_step_is_an_evaluator_of_the_data(tmp_path, modality, classes, evaluator):
+    (tmp_path / "encoder.json").write_text(json.dumps({"modality": modality, "facts": {"classes": classes}}))
+    (tmp_path / "config.yaml").write_text("method: {_target_: sslcli.methods.simclr.SimCLR}")
+    assert f"eval {evaluator} run=" in next_step(Run(tmp_path))
 
 
 def read_by_hydra(override: str) -> object:
