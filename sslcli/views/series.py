@@ -47,6 +47,8 @@ from sslcli.views.signals.spans import Spans
 from sslcli.views.signals.steps import gather_steps, interpolate_steps, valid_length
 from sslcli.views.signals.warps import FrequencyMask, MagnitudeWarp, Rotation, TimeWarp
 
+FLAT = 30.0  # standard deviations of a channel in the range of all: on a common axis it would be a flat line
+
 
 class RandomCrop(Op):
     """A random window of the valid part.
@@ -235,7 +237,10 @@ class SeriesModality(GridModality):
 
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1) for v in (dataset.values.mean, dataset.values.std))
-        return [Curves(sample * std + mean) for sample in x.detach().float().cpu()]
+        shown = x.detach().float().cpu()
+        if float((mean + std).max() - (mean - std).min()) > FLAT * float(std.min()):
+            return [Curves(sample, standardized=True) for sample in shown]
+        return [Curves(sample * std + mean) for sample in shown]
 
     def baselines(self, dataset: Dataset) -> dict[str, Baseline]:
         return baselines(dataset)

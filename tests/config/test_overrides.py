@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sslcli.config.messages import unknown_key
 from sslcli.config.overrides import to_overrides
 from sslcli.errors import RequestError
 
@@ -49,3 +50,9 @@ def test_mappings_are_keys_of_a_group():
 def test_values_without_a_yaml_type_are_refused(value):
     with pytest.raises(RequestError, match=r"`train.steps`: expected a number, a string, a list or a mapping"):
         to_overrides({"train": {"steps": value}})
+
+
+def test_a_key_of_an_evaluator_is_suggested_by_eval_alone():
+    of_eval = unknown_key("seen", "eval", ["evaluator=recommend", "seen=mask"])
+    assert of_eval.hint == "did you mean `evaluator.seen`?"
+    assert "evaluator" not in str(unknown_key("seen", "pretrain", ["seen=mask"]).hint)

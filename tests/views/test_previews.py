@@ -42,6 +42,15 @@ def test_views_of_images_are_restored():
     assert len(previews(dataset, normalized[:, :, :2])) == 3  # of another size
 
 
+def test_channels_of_other_scales_are_drawn_in_their_standard_deviations():
+    x = torch.randn(1, 2, 9)
+    dataset = Dataset("d", "series", (2, 9), ArraySource(x), None, values=Continuous((0.0, 50.0), (1.0, 8.0)))
+    (shown,) = previews(dataset, x)
+    assert isinstance(shown, Curves)
+    assert torch.equal(shown.values, x[0])
+    assert shown.text() == "series of 9 steps, 2 channels, each in its standard deviations"
+
+
 def test_views_of_series_are_restored():
     x = torch.randn(2, 2, 9)
     x[0, :, 6:] = torch.nan

@@ -28,7 +28,8 @@ class Curves(Drawn):
     """A series `values` (C, T), a color for each channel; NaN is a gap.
 
     `limits`: the least and the largest value of the axis. `length`: the number of steps that the values span, T unless they were
-    reduced. `steps`: of the axis, at least `length`. `background`: colors (3, n) in 0..1 behind the curves."""
+    reduced. `steps`: of the axis, at least `length`. `background`: colors (3, n) in 0..1 behind the curves.
+    `standardized`: values are in standard deviations of their channel, from its mean."""
 
     cell = (144, 84)
     values: Tensor
@@ -36,6 +37,7 @@ class Curves(Drawn):
     length: int = 0
     steps: int = 0
     background: Tensor | None = None
+    standardized: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", self.values.detach().cpu().float())
@@ -43,7 +45,8 @@ class Curves(Drawn):
 
     def text(self) -> str:
         channels = len(self.values)
-        return f"series of {self.length} steps" + (f", {channels} channels" if channels > 1 else "")
+        how = ", each in its standard deviations" if self.standardized else ""
+        return f"series of {self.length} steps" + (f", {channels} channels{how}" if channels > 1 else "")
 
     @classmethod
     def align(cls, previews: Sequence[Preview]) -> list[Preview]:
