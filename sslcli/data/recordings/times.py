@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
+from sslcli.config import typecheck
 from sslcli.console import plural
 
 TOLERANCE = 0.05  # of a step: deviations of times from a regular grid
@@ -27,6 +30,42 @@ class Grid:
     regular: bool
 
 
+@dataclass(frozen=True)
+class StepRange:
+    """The shortest and the longest step of the recordings of a data set: in seconds where their times are dates, else in the unit
+    of the files."""
+
+    shortest: float
+    longest: float
+    dates: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: object) -> Self | None:
+        """The inverse of `to_json`; None for None. ValueError for anything else."""
+        if content is None:
+            return None
+        if not isinstance(content, dict) or content.keys() != {"shortest", "longest", "dates"}:
+            raise ValueError("step: expected shortest, longest and dates")
+        steps = content["shortest"], content["longest"]
+        if not typecheck.matches_type(list(steps), list[float]) or not isinstance(content["dates"], bool):
+            raise ValueError("step: expected two numbers, and whether times are dates")
+        if not 0 < steps[0] <= steps[1] < math.inf:
+            raise ValueError("step: expected the shorter step first")
+        return cls(float(steps[0]), float(steps[1]), content["dates"])
+
+    def differs(self, other: StepRange) -> bool:
+        """Whether recordings are sampled at another rate. Times that are dates are not compared with those that are numbers."""
+        if self.dates != other.dates:
+            return False
+        return self.longest > RATES * other.longest or self.shortest * RATES < other.shortest
+
+    def __str__(self) -> str:
+        return step_text([self.shortest, self.longest], self.dates)
+
+
 @dataclass
 class TimeFacts:
     """What the times of the recordings of one or several files say: how many were sorted, how many have no regular step, the number
@@ -44,6 +83,11 @@ class TimeFacts:
         self.missing += other.missing
         self.steps += other.steps
         self.dates |= other.dates
+
+    @property
+    def range(self) -> StepRange | None:
+        """None where no recording has times."""
+        return StepRange(min(self.steps), max(self.steps), self.dates) if self.steps else None
 
     def notes(self) -> list[str]:
         out = []

@@ -173,6 +173,7 @@ def series(
             "recordings": facts,
             **({"channels": list(found.channels)} if found.channels else {}),
             **({"scale": scale} if scale != "train" else {}),
+            **({"step": step.to_json()} if (step := found.times.range) else {}),
         },
     )
 

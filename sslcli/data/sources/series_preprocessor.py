@@ -13,6 +13,7 @@ from torch import Tensor
 from sslcli.config import typecheck
 from sslcli.console import escape
 from sslcli.data.dataset import Dataset, Preprocessor
+from sslcli.data.recordings.times import StepRange
 from sslcli.data.timeline import standardize_samples
 from sslcli.errors import DataError, RequestError, listing
 from sslcli.nn.values import Continuous, Values
@@ -24,22 +25,26 @@ class SeriesPreprocessor(Preprocessor):
     """Series of one length.
 
     shape: (C, T), channels and steps. values: mean and standard deviation of each channel. scale: sample, where each sample is
-    standardized by itself, else train. channels: their names, where the training data were a table."""
+    standardized by itself, else train. channels: their names, where the training data were a table. step: the time between two
+    steps of the training data, where they have times."""
 
     kind: ClassVar[str] = "series"
     shape: tuple[int, ...]
     values: Values
     scale: str = "train"
     channels: tuple[str, ...] = ()
+    step: StepRange | None = None
 
     @classmethod
     def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
         scale = "sample" if details.get("scale") == "sample" else "train"
-        return cls(tuple(shape), values, scale, tuple(details.get("channels", ())))
+        step = StepRange.from_json(details.get("step"))
+        return cls(tuple(shape), values, scale, tuple(details.get("channels", ())), step)
 
     def to_json(self) -> dict[str, Any]:
         own: dict[str, Any] = {"scale": self.scale} if self.scale != "train" else {}
         own |= {"channels": list(self.channels)} if self.channels else {}
+        own |= {"step": self.step.to_json()} if self.step is not None else {}
         return {"shape": list(self.shape), "values": self.values.to_json(), **own}
 
     @classmethod
@@ -53,7 +58,13 @@ class SeriesPreprocessor(Preprocessor):
         channels = content.get("channels", [])
         if not typecheck.matches_type(channels, list[str]) or len(channels) not in (0, (shape or [0])[0]):
             raise ValueError("expected the names of all channels")
-        out = cls(tuple(shape or ()), values_from_json(values), scale, tuple(channels))
+        out = cls(
+            tuple(shape or ()),
+            values_from_json(values),
+            scale,
+            tuple(channels),
+            StepRange.from_json(content.get("step")),
+        )
         if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
             raise ValueError(f"these values are not those of series {out.shape}")
         return out
@@ -80,6 +91,10 @@ class SeriesPreprocessor(Preprocessor):
                 f"{listing(map(escape, names), 8)}",
                 f"dataset.channels=[{','.join(self.channels)}]",
             )
+        step = StepRange.from_json(dataset.details.get("step"))
+        if step is not None and self.step is not None and step.differs(self.step):
+            text = f"warning: time between two steps: {step}; that of the data which the encoder was trained on: {self.step}"
+            notes += [f"{text}; resample the recordings"] if not any(note.startswith(text) for note in notes) else []
         return super().adapt(dataset, notes)
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sslcli import console
 from sslcli.classifier.model import Classifier
 from sslcli.classifier.reference import Reference, reference_rows
+from sslcli.console import plural
 from sslcli.evals.base.embedding import embed
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.classifier.class_weight import ClassWeight
@@ -22,6 +24,8 @@ from sslcli.evals.regression.errors import NAMES, errors
 from sslcli.evals.regression.ridge import RidgeFit
 from sslcli.evals.regression.values import ValueOutputs
 from sslcli.runs import Record
+
+FLAT = 100.0  # a temperature at which probabilities are equal for practical purposes
 
 
 def probe_classifier(
@@ -42,7 +46,7 @@ def probe_classifier(
     how = {
         "C": probe.choice.value,
         **_weighted(probe.class_weight),
-        **_calibration(calibrate, held, "logits of probes fitted to the other folds"),
+        **_calibration(calibrate, temperature, held, "logits of probes fitted to the other folds"),
     }
 
     def make() -> Classifier:
@@ -62,7 +66,7 @@ def finetuned_classifier(first: FirstDraw, data: EvalData, calibrate: bool = Tru
     confidence = Confidence.of(*test, temperature) if calibrate else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
     how = {"lr": trained.rate.value, **_weighted(None if trained.weights is None else "balanced")}
-    how |= _calibration(calibrate, held, "logits of a training on the other four fifths")
+    how |= _calibration(calibrate, temperature, held, "logits of a training on the other four fifths")
     protocol = _protocol(first.labeled, len(test[1]), scores, how)
     return FittedClassifier(lambda: _finetuned(trained, data, protocol), confidence)
 
@@ -126,8 +130,14 @@ def _weighted(class_weight: ClassWeight) -> Record:
     return {} if class_weight is None else {"class_weight": class_weight}
 
 
-def _calibration(calibrate: bool, held: int, how: str) -> Record:
+def _calibration(calibrate: bool, temperature: float, held: int, how: str) -> Record:
     if held:
+        if temperature > FLAT:
+            console.warn(
+                f"held-out predictions of {plural(held, 'labeled training sample')} are no better than chance: the probabilities of all "
+                "classes are equal",
+                "use more labels, or evaluator.calibrate=false",
+            )
         return {"temperature": f"fitted to {how}: {held} labelled training samples"}
     return {"temperature": "1: too few labels to hold any out" if calibrate else "1: not calibrated"}
 

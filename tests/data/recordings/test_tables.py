@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from sslcli.data.dataset import Preprocessor
 from sslcli.data.preprocess import preprocessor_of
 from sslcli.data.sources.series import series
 from sslcli.data.user_files.series import read_series_files
@@ -237,6 +240,39 @@ def test_files_for_an_encoder_are_read_by_the_names_of_channels(tmp_path):
     assert type(preprocessor).from_json(preprocessor.to_json(), {}) == preprocessor
     with pytest.raises(RequestError, match="takes the channels a, b"):
         preprocessor.adapt(series(other, channels=["b", "a"]), [])
+
+
+def test_recordings_of_another_rate_than_those_of_training_are_warned_of(tmp_path):
+    """The step is kept with the encoder. Times that are dates are compared in seconds, and not with those that are numbers."""
+
+    def at(name: str, *times: str) -> str:
+        rows = "".join(f"{t},{i}\n" for i, t in enumerate(times))
+        return write(tmp_path / f"{name}.csv", "time,x\n" + rows)
+
+    def warned(path: str, preprocessor: Preprocessor) -> list[str]:
+        notes: list[str] = []
+        read_series_files([path], preprocessor, notes)
+        return [note for note in notes if "time between two steps" in note]
+
+    minutes = at("minutes", *(f"2026-03-01T10:0{i}:00" for i in range(4)))
+    seconds = at("seconds", *(f"2026-03-01T10:00:0{i}" for i in range(4)))
+    numbers = at("numbers", "0", "60", "120", "180")
+    fitted = preprocessor_of(series(minutes, holdout=0))
+    again = type(fitted).from_json(json.loads(json.dumps(fitted.to_json())), {})
+    assert again == fitted
+    assert warned(minutes, again) == warned(numbers, again) == []
+    said = "warning: time between two steps: 1 second; that of the data which the encoder was trained on: 1 minute"
+    assert warned(seconds, again) == [f"{said}; resample the recordings"]
+    without = type(fitted).from_json({k: v for k, v in fitted.to_json().items() if k != "step"}, {})
+    assert warned(seconds, without) == []  # of an earlier version
+    for wrong in (
+        {"shortest": 1},
+        {"shortest": 2, "longest": 1, "dates": True},
+        {"shortest": 0, "longest": 1, "dates": True},
+        3,
+    ):
+        with pytest.raises(ValueError, match="step: expected"):
+            type(fitted).from_json({**fitted.to_json(), "step": wrong}, {})
 
 
 def test_times_of_a_folder_are_counted_over_its_files(tmp_path):

@@ -110,6 +110,16 @@ def test_finetune_keeps_the_model_of_the_first_draw():
     assert torch.equal(plain.fitted.make().weight, classifier.weight)
 
 
+def test_equal_probabilities_are_warned_of(data, monkeypatch, capsys):
+    """Held-out predictions at chance have the largest temperature."""
+    probe(toys.Rows(), data, labels="3/class", seeds=1, baselines=False)
+    assert "no better than chance" not in capsys.readouterr().err
+    monkeypatch.setattr("sslcli.evals.metrics.calibration.fit_temperature", lambda *_: 1e6)
+    probe(toys.Rows(), data, labels="3/class", seeds=1, baselines=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "held-out predictions of 9 labeled training samples are no better than chance" in said
+
+
 def test_finetune_calibrates_with_the_training_that_chose_the_rate(monkeypatch):
     from sslcli.evals.finetuning import training
 
