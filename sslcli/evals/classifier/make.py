@@ -133,9 +133,9 @@ def _weighted(class_weight: ClassWeight) -> Record:
 def _calibration(calibrate: bool, temperature: float, held: int, how: str) -> Record:
     if held:
         if temperature > FLAT:
+            samples = plural(held, "labeled training sample")
             console.warn(
-                f"held-out predictions of {plural(held, 'labeled training sample')} are no better than chance: the probabilities of all "
-                "classes are equal",
+                f"held-out predictions of {samples} are no better than chance: the probabilities of all classes are equal",
                 "use more labels, or evaluator.calibrate=false",
             )
         return {"temperature": f"fitted to {how}: {held} labelled training samples"}
