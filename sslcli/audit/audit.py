@@ -58,9 +58,10 @@ def audit(data: EvalData, backbone: nn.Module | None, seed: int) -> Audit:
 
     Raises DataError where no sample can be read."""
     pool = pool_of(data.dataset)
-    rule = modality(data.dataset.modality).near_copies(data.dataset, data.raw_features)
+    kind = modality(data.dataset.modality)
+    rule = kind.near_copies(data.dataset, data.raw_features)
     measured = measure(pool, data, backbone, rule)
-    exact = exact_copies(pool, measured.ids)
+    exact = exact_copies(pool, measured.ids, kind.doubts_copies(data.dataset))
     copied = torch.tensor(sorted({f.sample for f in exact}), dtype=torch.int64)
     alone = torch.nonzero(~torch.isin(measured.ids, copied)).flatten()  # one of each group of exact copies
     near = [] if rule is None else near_copies(pool, rule, *measured.rows(alone), lambda ids: _views(pool, data, ids))

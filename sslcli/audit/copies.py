@@ -21,13 +21,13 @@ PAIRS = 256  # compared at a time
 Views = Callable[[Tensor], Tensor]  # the clean views (m, *shape) of samples (m,)
 
 
-def exact_copies(pool: Pool, readable: Tensor) -> list[Finding]:
-    """All samples (m,) of `readable` whose content equals that of another one."""
+def exact_copies(pool: Pool, readable: Tensor, doubt: str | None = None) -> list[Finding]:
+    """All samples (m,) of `readable` whose content equals that of another one. `doubt`: see `Modality.doubts_copies`."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     hashes = [d for source in pool.splits.values() for d in digests(source)]
     for sample in readable.tolist():
         groups[hashes[sample]].append(sample)
-    return [f for group in groups.values() if len(group) > 1 for f in _findings(pool, group, "exact_copy", {})]
+    return [f for group in groups.values() if len(group) > 1 for f in _findings(pool, group, "exact_copy", {}, doubt)]
 
 
 def near_copies(pool: Pool, rule: NearCopies, ids: Tensor, descriptors: Tensor, views: Views) -> list[Finding]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from sslcli.errors import RequestError
 
-MAX_AUTO_BATCH_SIZE = 256  # of `train.batch_size=auto`
-
 
 def check_batch_size(batch_size: int, accumulate: int, world_size: int = 1, samples: int | None = None) -> None:
     """RequestError unless `batch_size` splits into `accumulate` micro-batches on each of `world_size` processes and is at most
@@ -26,11 +24,11 @@ def check_batch_size(batch_size: int, accumulate: int, world_size: int = 1, samp
         )
 
 
-def auto_batch_size(samples: int, parts: int = 1) -> int:
+def auto_batch_size(samples: int, usual: int, parts: int = 1) -> int:
     """The value of `train.batch_size=auto`: a multiple of `parts` (micro-batches times processes).
 
-    It is 256; for fewer samples the largest power of two of which two fit into an epoch."""
-    return _multiple(MAX_AUTO_BATCH_SIZE if samples >= MAX_AUTO_BATCH_SIZE else _half(samples), parts)
+    It is `usual`, that of the kind of data; for fewer samples the largest power of two of which two fit into an epoch."""
+    return _multiple(usual if samples >= usual else _half(samples), parts)
 
 
 def _half(samples: int) -> int:

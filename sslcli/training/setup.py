@@ -186,7 +186,10 @@ def resolve_batch_size(cfg: Config, dataset: Dataset, world_size: int = 1) -> Co
     if n < 2:
         raise DataError(f"{dataset.name} has {plural(n, 'training sample')}: expected at least 2")
     if train["batch_size"] == "auto":
-        train = {**train, "batch_size": auto_batch_size(n, train["accumulate"] * world_size)}
+        train = {
+            **train,
+            "batch_size": auto_batch_size(n, modality(dataset.modality).batch_size, train["accumulate"] * world_size),
+        }
     check_batch_size(train["batch_size"], train["accumulate"], world_size, n)
     return {**cfg, "train": train}
 

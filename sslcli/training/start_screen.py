@@ -7,7 +7,6 @@ from pathlib import Path
 from sslcli.backbones.convnet import ConvNet
 from sslcli.builders import method_classes
 from sslcli.config import instantiate, modalities
-from sslcli.config.batch_size import MAX_AUTO_BATCH_SIZE
 from sslcli.console import human_count, plural
 from sslcli.data.images.options import MAX_SIZE
 from sslcli.data.label_warnings import label_notes
@@ -77,7 +76,7 @@ def batch_row(setup: TrainingSetup) -> str:
     batch_size, accumulate = setup.cfg["train"]["batch_size"], setup.cfg["train"]["accumulate"]
     world_size = setup.loader.world_size
     devices = "1 device" if world_size == 1 else f"{world_size} devices"
-    reduced = setup.auto_batch_size and batch_size < MAX_AUTO_BATCH_SIZE
+    reduced = setup.auto_batch_size and batch_size < modality(setup.dataset.modality).batch_size
     reason = f"; chosen for {len(setup.dataset.pretrain):,} samples" if reduced else ""
     return f"{batch_size} = {batch_size // accumulate // world_size} x {accumulate} accumulation x {devices}{reason}"
 

@@ -130,6 +130,9 @@ class InteractionsModality(Modality):
     def raw_features(self, dataset: Dataset) -> RawFeatures:
         return ItemBag(tokens_of(dataset.values))
 
+    def doubts_copies(self, dataset: Dataset) -> str:
+        return "users of few events can have equal histories"
+
     def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
         """short: the number of items of a history of fewer than 3. repeated: the share of the most frequent item above 0.8."""
         count = (x >= FIRST).sum(dim=1)

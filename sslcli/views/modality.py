@@ -102,6 +102,7 @@ class Modality(ABC):
 
     noun: ClassVar[tuple[str, str]]  # of one sample and of several, for sentences: ("image", "images")
     ops: ClassVar[Mapping[str, type[Op]]]
+    batch_size: ClassVar[int] = 256  # of `train.batch_size=auto`, where there are as many samples
     channels_last: ClassVar[bool] = False  # whether convolutions are faster with channels as the last axis in memory
     native: ClassVar[bool] = False  # whether views have compiled code
     mixes: ClassVar[bool] = False  # whether a convex combination of two samples is a sample (mixup, CutMix)
@@ -188,6 +189,11 @@ class Modality(ABC):
         """How near copies of samples are found; None where samples have too little detail to tell copies from similar ones.
         `features`: the raw features, fitted to the training split."""
         return FeatureCopies(features.transform)
+
+    def doubts_copies(self, dataset: Dataset) -> str | None:
+        """Why samples of the same content may be different things, so that `data audit` suggests to look at them; None where they
+        are copies, which it suggests to leave out."""
+        return None
 
     def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
         """Scores (B,) of clean views x (B, *shape) by the name of what makes a sample worthless, such as `empty`; NaN for a sample

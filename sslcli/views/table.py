@@ -93,6 +93,9 @@ class TableModality(Modality):
     def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies:
         return RowCopies(columns_of(dataset.values), features)
 
+    def doubts_copies(self, dataset: Dataset) -> str | None:
+        return None if dataset.id is None else "the identifiers differ"
+
     def defects(self, x: Tensor, dataset: Dataset) -> Mapping[str, Tensor]:
         return defects(x, columns_of(dataset.values))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from sslcli.audit.copies import near_copies
+from sslcli.audit.copies import exact_copies, near_copies
 from sslcli.audit.pool import pool_of
 from sslcli.builders import load_dataset
 from sslcli.config import compose
@@ -23,6 +23,7 @@ from sslcli.data.dataset import ArraySource, Dataset
 from sslcli.errors import DataError, RequestError
 from sslcli.training.configuration import resolve
 from sslcli.views.copies import NearCopies
+from sslcli.views.modality import modality
 from tests.conftest import SMOKE, Result
 
 SIDE, COUNT = 72, 20
@@ -299,3 +300,21 @@ def test_one_of_each_confirmed_pair_is_kept() -> None:
         2: (1, "exclude"),
         1: (0, "check; the colors differ"),
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "suggestion"),
+    [
+        ("table", None, "exclude"),
+        ("table", "customer", "check; the identifiers differ"),
+        ("interactions", None, "check; users of few events can have equal histories"),
+    ],
+)
+def test_equal_samples_that_may_be_different_things_are_not_left_out(
+    kind: str, ids: str | None, suggestion: str
+) -> None:
+    """Two customers of the same values, and two users of the same short history."""
+    x = torch.tensor([[1, 2], [3, 4], [1, 2]])
+    data = Dataset("toy", kind, (2,), ArraySource(x), None, id=ids)
+    found = exact_copies(pool_of(data), torch.arange(3), modality(kind).doubts_copies(data))
+    assert [(f.sample, f.partner, f.issue, f.suggestion) for f in found] == [(2, 0, "exact_copy", suggestion)]

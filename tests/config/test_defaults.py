@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,14 @@ def test_photo_folder_on_cpu(cli, photos):
 def test_auto_batch_size_depends_on_data(n, accumulate, batch):
     train = {"batch_size": "auto", "accumulate": accumulate}
     assert resolve_batch_size({"train": train}, data_of(n))["train"] == {"batch_size": batch, "accumulate": accumulate}
+
+
+def test_auto_batch_size_depends_on_the_kind_of_data():
+    train = {"batch_size": "auto", "accumulate": 1}
+    for kind, few, many in (("frames", 8, 32), ("pairs", 8, 128)):
+        for n, batch in ((20, few), (300, many)):
+            data = replace(data_of(n), modality=kind)
+            assert resolve_batch_size({"train": train}, data)["train"]["batch_size"] == batch
 
 
 def test_batch_larger_than_data_is_rejected():

@@ -19,6 +19,8 @@ from sslcli.views.texts.terms import NOTE, class_terms
 class PairsModality(ImageModality):
     """Images with captions: raw and views as those of images."""
 
+    batch_size = 128
+
     def present(self, shown: list[Preview], source: Source, ids: Tensor, dataset: Dataset) -> list[Preview]:
         """Each image with its first caption."""
         if source.captions is None or not isinstance(dataset.preprocessor, PairsPreprocessor):

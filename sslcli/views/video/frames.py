@@ -74,6 +74,7 @@ class FramesModality(GridModality):
     """Clips of frames."""
 
     noun = ("clip", "clips")
+    batch_size = 32  # a clip has as many values as ten images or more
     ops = OPS
     unit = "pixels, 0..1"
     psnr = True
