@@ -89,7 +89,7 @@ def predict_next(
     runtime.place(method)
     console.rows(
         [
-            ("what", f"{type(method).__name__}: {settings.k} of {console.plural(whole.items, 'item')} for each user"),
+            ("what", f"{type(method).__name__}: {min(settings.k, whole.items)} of {console.plural(whole.items, 'item')} for each user"),
             ("data", console.plural(len(users), "user")),
             ("where", runtime.describe()),
         ]
