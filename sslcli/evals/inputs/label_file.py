@@ -60,7 +60,7 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
     column, rows, more, sha256 = read(file, dataset.classes, dataset.id)
     pool = dataset.train if dataset.test is None else Concat(dataset.train, dataset.test)
     n_train = len(dataset.train)
-    rows, windows = of_windows(rows, pool, file)
+    rows, windows = (rows, []) if dataset.id is not None else of_windows(rows, pool, file)
     places = find(rows, column, pool, n_train, dataset, file)
     classes, y = class_indices(rows, dataset.classes, file)
     notes = [

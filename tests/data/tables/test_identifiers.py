@@ -174,3 +174,10 @@ def test_labels_of_ambiguous_identifiers_are_refused(read, tmp_path):
     (tmp_path / "labels.csv").write_text("customer_id,label\n20,no\n3,yes\n")
     with pytest.raises(DataError, match="line 3: table has more than one sample with the identifier 3"):
         apply_label_file(dataset, str(tmp_path / "labels.csv"))
+
+
+def test_identifiers_with_a_colon_are_no_windows_of_a_recording(read, tmp_path):
+    dataset = read(named(lambda i: f"ward:{i}"), id="customer_id", label="none", drop=["label"], holdout=0)
+    (tmp_path / "labels.csv").write_text("customer_id,label\nward,no\nward:3,yes\n")
+    with pytest.raises(DataError, match="names 1 sample that table does not have, such as ward"):
+        apply_label_file(dataset, str(tmp_path / "labels.csv"))
