@@ -87,9 +87,10 @@ def predict_next(
     runtime = device.start(values["device"], channels_last=False, process=process)
     method, _ = builders.load_method(encoder.run, encoder.run.valid_config, inputs.dataset)
     runtime.place(method)
+    k = min(settings.k, whole.items)
     console.rows(
         [
-            ("what", f"{type(method).__name__}: {min(settings.k, whole.items)} of {console.plural(whole.items, 'item')} for each user"),
+            ("what", f"{type(method).__name__}: {k} of {console.plural(whole.items, 'item')} for each user"),
             ("data", console.plural(len(users), "user")),
             ("where", runtime.describe()),
         ]
