@@ -88,6 +88,13 @@ def no_trusted_folders() -> Iterator[None]:
     instantiate._folders[:] = before
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Those of torch's global generator, in each run of a test."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_flush() -> Iterator[None]:
     """Nothing waits for the disk: only a power failure shows whether bytes were flushed."""

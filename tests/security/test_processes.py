@@ -94,7 +94,7 @@ def test_rank0_sends_no_folders(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(processes, "launcher_store", lambda: store)
-    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2))
+    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2), "")
     group.start(print, {"word": "eval", "folders": ["/mine"]})
     assert json.loads(store.get(f"job/{group.turn}")) == {"word": "eval"}
 
@@ -104,7 +104,7 @@ def test_error_in_store_becomes_error(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(processes, "launcher_store", lambda: store)
-    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2))
+    group = processes._WorkerGroup(processes.ProcessInfo(0, 2, 0, 2), "")
     told = {"rank": 1, "host": "h", "kind": "nearest", "message": "m", "hint": "x"}
     store.set(f"error/{group.turn}", json.dumps(told))
     assert type(group._reported()) is MachineError

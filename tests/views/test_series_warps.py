@@ -88,7 +88,7 @@ def test_frequency_mask_removes_a_band():
     x = torch.randn(300, 2, 64) + 3
     y = apply(FrequencyMask(ratio=0.25), x)
     before, after = torch.fft.rfft(x).abs(), torch.fft.rfft(y).abs()
-    gone = after < 1e-3
+    gone = after < 5e-3
     assert torch.equal(gone[:, 0], gone[:, 1])
     torch.testing.assert_close(after[~gone], before[~gone], rtol=1e-3, atol=1e-3)
     assert not gone[:, :, 0].any()

@@ -45,6 +45,11 @@ class Column:
         """(n,) bool."""
         return np.isnan(self.numbers) if self.numbers is not None else np.asarray(self.codes) < 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether a column of text has no value at all."""
+        return self.codes is not None and not (self.codes >= 0).any()
+
     def as_text(self) -> Column:
         """The same column with numbers as their shortest texts, and texts that are numbers in that form."""
         if self.numbers is None:

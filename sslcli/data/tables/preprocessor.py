@@ -119,8 +119,8 @@ class TablePreprocessor(Preprocessor):
         return cls(columns, label, task, classes, dropped, cells, header, delimiter, id)
 
     def configure(self, node: dict[str, Any], same_data: bool = False) -> dict[str, Any]:
-        """The column of identifiers, where none is given."""
-        return {**node, "id": self.id} if self.id is not None and "id" in node and node["id"] is None else node
+        """With the column of identifiers, where none is given."""
+        return node if self.id is None or node.get("id", "") is not None else {**node, "id": self.id}
 
     # ------------------------------------------------------------------------------------------------------------- encode
 
@@ -222,7 +222,7 @@ class TablePreprocessor(Preprocessor):
     def _require_numbers(self, table: Table) -> None:
         """DataError that lists all columns of numbers that hold text here, with the key that reads them."""
         names = (encoding.name for encoding in self.columns if encoding.categories is None)
-        wrong = [c for c in (table.columns[name] for name in names) if c.numbers is None and not _is_empty(c)]
+        wrong = [c for c in (table.columns[name] for name in names) if c.numbers is None and not c.is_empty]
         if not wrong:
             return
         parts = [
@@ -273,9 +273,8 @@ class TablePreprocessor(Preprocessor):
         before, now = ({c.name: c for c in p.columns} for p in (self, other))
         changed = [f"column {escape(name)} is missing" for name in before if name not in now]
         changed += [f"column {escape(name)} is new" for name in now if name not in before]
-        for name in before:
-            if name in now and before[name] != now[name]:
-                changed.append(f"column {escape(name)} {difference(before[name], now[name])}")
+        differ = [name for name in before if name in now and before[name] != now[name]]
+        changed += [f"column {escape(name)} {difference(before[name], now[name])}" for name in differ]
         if not changed and self.names != other.names:
             changed.append("the columns are in another order")
         return changed
@@ -299,8 +298,3 @@ class TablePreprocessor(Preprocessor):
                 else f"its columns: {listing(map(escape, self.names), 8)}",
             )
         return dataset
-
-
-def _is_empty(column: Column) -> bool:
-    """Whether a column of text has no value at all."""
-    return column.codes is not None and not (column.codes >= 0).any()
