@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from sslcli import api
 from sslcli.backbones.bert import BERT
 from sslcli.backbones.convnet import ConvNet
 from sslcli.backbones.mlp import MLP
@@ -24,6 +26,17 @@ from sslcli.runs.encoder import build_backbone, write_encoder
 
 IMAGES = ImagePreprocessor((3, 16, 16), Continuous((0.5,) * 3, (0.25,) * 3))
 SERIES = SeriesPreprocessor((2, 24), Continuous((0.0, 1.0), (1.0, 2.0)))
+CPU = {"device": {"type": "cpu", "threads": 1}}
+
+
+def short_run(folder: Path, *data: str) -> Path:
+    """The folder of a run on a table, below `folder`, with the classifier of a probe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        steps = ["train.steps=3", "train.epochs=null", "train.eval_every=0", "train.batch_size=16"]
+        path = api.pretrain("method=scarf", *data, *steps, **CPU).path.resolve()
+        api.evaluate(path, "probe", "evaluator.baselines=false", **CPU)
+    return path
 
 
 def encoder(backbone: str, preprocessor: Preprocessor, **options: object) -> TrainedEncoder:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from sslcli import api
+from tests.inference.encoders import CPU, short_run
 
-CPU = {"device": {"type": "cpu", "threads": 1}}
 HEAD = ["income", "age", "customer_id", "city", "label"]
 ROWS = [
     (f"{1000 + 37.25 * i:.2f}", 20 + i * i % 47, f"C{i:03}", ("rome", "oslo")[i % 2], ("not yet", "yes")[i > 30])
@@ -36,12 +36,7 @@ def write(path: Path, rows, head=HEAD) -> str:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("named")
     data = ["dataset=table", f"dataset.path={write(folder / 'rows.csv', ROWS)}", "dataset.id=customer_id"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        steps = ["train.steps=3", "train.epochs=null", "train.eval_every=0", "train.batch_size=16"]
-        path = api.pretrain("method=scarf", *data, *steps, **CPU).path.resolve()
-        api.evaluate(path, "probe", "evaluator.baselines=false", **CPU)
-    return path
+    return short_run(folder, *data)
 
 
 def test_predictions_have_the_identifiers(cli, run, tmp_path):

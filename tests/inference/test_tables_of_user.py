@@ -15,17 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from sslcli import api
 from sslcli.data.tables.cells import CellFormat
 from sslcli.data.tables.encoding import ColumnEncoding
 from sslcli.data.tables.preprocessor import TablePreprocessor
 from sslcli.errors import RequestError
+from tests.inference.encoders import short_run
 
 ROWS = [
     (f"{1000 + 37.25 * i:.2f}", f"{20 + i % 7}.5", ("rome", "paris")[i % 2], ("no", "yes")[i > 30]) for i in range(64)
 ]
 NEW = [(f"{1234.56 + 300 * i:.2f}", f"{20 + i}.5", "rome") for i in range(5)]
-CPU = {"device": {"type": "cpu", "threads": 1}}
 
 
 def write(path: Path, rows: list[tuple[str, ...]], comma: bool = False) -> str:
@@ -37,13 +36,7 @@ def write(path: Path, rows: list[tuple[str, ...]], comma: bool = False) -> str:
 
 def pretrain(folder: Path, comma: bool) -> Path:
     data = ["dataset=table", f"dataset.path={write(folder / 'rows.csv', ROWS, comma)}"]
-    data += ["dataset.decimal=comma"] if comma else []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        steps = ["train.steps=3", "train.epochs=null", "train.eval_every=0", "train.batch_size=16"]
-        path = api.pretrain("method=scarf", *data, *steps, **CPU).path.resolve()
-        api.evaluate(path, "probe", "evaluator.baselines=false", **CPU)
-    return path
+    return short_run(folder, *data, *(["dataset.decimal=comma"] if comma else []))
 
 
 @pytest.fixture(scope="module")

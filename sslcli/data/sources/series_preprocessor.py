@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -95,7 +95,9 @@ class SeriesPreprocessor(Preprocessor):
         if step is not None and self.step is not None and step.differs(self.step):
             text = f"warning: time between two steps: {step}; that of the data which the encoder was trained on: {self.step}"
             notes += [f"{text}; resample the recordings"] if not any(note.startswith(text) for note in notes) else []
-        return super().adapt(dataset, notes)
+        own = {key: value for key, value in dataset.details.items() if key != "step"}
+        own |= {"step": self.step.to_json()} if self.step is not None else {}  # none in runs of earlier versions
+        return super().adapt(replace(dataset, details=own), notes)
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:
         """(N, C, T) to arrays (C, T) float32."""

@@ -264,7 +264,9 @@ def test_recordings_of_another_rate_than_those_of_training_are_warned_of(tmp_pat
     said = "warning: time between two steps: 1 second; that of the data which the encoder was trained on: 1 minute"
     assert warned(seconds, again) == [f"{said}; resample the recordings"]
     without = type(fitted).from_json({k: v for k, v in fitted.to_json().items() if k != "step"}, {})
-    assert warned(seconds, without) == []  # of an earlier version
+    assert warned(seconds, without) == []  # of an earlier version, whose runs are resumed with what they recorded
+    for own in (without, again):
+        assert preprocessor_of(own.adapt(series(minutes, holdout=0), [])).sha256 == own.sha256
     for wrong in (
         {"shortest": 1},
         {"shortest": 2, "longest": 1, "dates": True},
