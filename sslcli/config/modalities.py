@@ -100,16 +100,19 @@ def with_adaptation(overrides: list[str]) -> list[str]:
 
 
 def with_length(overrides: list[str]) -> list[str]:
-    """`train.steps=null` where the method's recipe has a number of steps, which would take precedence over the length that the
-    request gives."""
+    """`train.steps=null` where the recipe of the method or of the experiment has a number of steps, which would take precedence over
+    the length that the request gives."""
     given = _values(overrides)
     typed = [key for key in LENGTH if given.get(key, "null") != "null"]
-    files = registry.choices("method", map(Path, instantiate.trusted_folders()))
-    method = given.get("method", "")
-    if not typed or "train.steps" in given or method not in files:
+    if not typed or "train.steps" in given:
         return overrides
-    recipe: Mapping[str, Any] = registry.describe(files[method], "method")
-    return [*overrides, "train.steps=null"] if (recipe.get("train") or {}).get("steps") else overrides
+    for group in ("method", "experiment"):
+        files = registry.choices(group, map(Path, instantiate.trusted_folders()))
+        if given.get(group) in files:
+            recipe: Mapping[str, Any] = registry.describe(files[given[group]], group)
+            if (recipe.get("train") or {}).get("steps"):
+                return [*overrides, "train.steps=null"]
+    return overrides
 
 
 def _values(overrides: list[str]) -> dict[str, str]:

@@ -26,6 +26,9 @@ def composed(words: list[str]) -> tuple[str, str, int | None, int | None]:
         ([*SERIES, "backbone=mlp"], ("SimSiam", "MLP", None, 100)),
         ([*SERIES, "method=ts2vec", "backbone=gru", "train.budget=1m"], ("TS2Vec", "GRU", None, None)),
         ([], ("SimSiam", "ConvNet", None, 90)),
+        (["experiment=smoke", "train.epochs=2"], ("SimSiam", "ConvNet", None, 2)),
+        (["experiment=documents", "train.epochs=2"], ("SimCLR", "BERT", None, 2)),
+        (["experiment=documents"], ("SimCLR", "BERT", 270, None)),
     ],
 )
 def test_method_and_length_follow_the_request(words, wanted):
