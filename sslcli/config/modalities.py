@@ -67,21 +67,22 @@ def token_backbone(dataset: str) -> str:
 
 
 def with_implied(overrides: list[str]) -> list[str]:
-    """The overrides of a request, with the method of the data where none is chosen, and without the number of steps of a recipe
-    where epochs or a time are given."""
+    """The overrides of a request, with the method or the experiment of the data where none is chosen, and without the number of
+    steps of a recipe where epochs or a time are given."""
     return with_length(with_method(overrides))
 
 
 def with_method(overrides: list[str]) -> list[str]:
-    """With the default method of the modality, where neither a method, a backbone nor an experiment is chosen; with that of
-    `experiment=adapt`."""
+    """With the default method or experiment of the modality, where neither a method, a backbone nor an experiment is chosen; with
+    the method of `experiment=adapt`. Given weights (`init`) get no experiment, whose learning rate is that of random weights."""
     given = _values(overrides)
     if given.get("experiment") == "adapt":
         return with_adaptation(overrides)
-    usual = _of_dataset(given.get("dataset", "")).get("method")
-    if usual is None or not given.keys().isdisjoint(("method", "backbone", "experiment")):
+    if not given.keys().isdisjoint(("method", "backbone", "experiment")):
         return overrides
-    return [*overrides, f"method={usual}"]
+    usual = _of_dataset(given.get("dataset", ""))
+    groups = ("method",) if given.get("init", "null") != "null" or "run" in given else ("method", "experiment")
+    return [*overrides, *(f"{group}={usual[group]}" for group in groups if group in usual)]
 
 
 def with_adaptation(overrides: list[str]) -> list[str]:

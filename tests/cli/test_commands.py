@@ -374,6 +374,9 @@ def test_data_inspect_and_preview(cli):
     shown = cli("data", "inspect")
     assert shown.code == 0, shown.err
     assert "1437" in shown.out.replace(",", "")
+    assert shown.err.splitlines()[-1] == "next  sslcli pretrain"
+    shown = cli("data", "inspect", "dataset=wine", "dataset.holdout=0.3")
+    assert shown.err.splitlines()[-1] == "next  sslcli pretrain dataset=wine dataset.holdout=0.3 method=scarf"
     drawn = cli("data", "preview", "out=sheet.png")
     assert drawn.code == 0, drawn.err
     assert drawn.out == "sheet.png\n"

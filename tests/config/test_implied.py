@@ -8,6 +8,7 @@ from sslcli.config import compose
 from sslcli.config.modalities import with_implied
 
 SERIES = ["dataset=series", "dataset.path=x.npz"]
+TEXT = ["dataset=text_table", "dataset.path=x.csv"]
 
 
 def composed(words: list[str]) -> tuple[str, str, int | None, int | None]:
@@ -23,6 +24,11 @@ def composed(words: list[str]) -> tuple[str, str, int | None, int | None]:
         ([*SERIES, "train.epochs=7"], ("TS2Vec", "Dilated", None, 7)),
         ([*SERIES, "train.epochs=7", "train.steps=9"], ("TS2Vec", "Dilated", 9, 7)),
         ([*SERIES, "method=simclr"], ("SimCLR", "TCN", None, 100)),
+        ([*TEXT], ("SimCLR", "BERT", 270, None)),
+        ([*TEXT, "train.epochs=3"], ("SimCLR", "BERT", None, 3)),
+        ([*TEXT, "method=mlm"], ("MLM", "BERT", None, 10)),
+        ([*TEXT, "init=hf:folder"], ("SimSiam", "BERT", None, 10)),
+        (["dataset=table", "dataset.path=x.csv"], ("SCARF", "MLP", None, 100)),
         ([*SERIES, "backbone=mlp"], ("SimSiam", "MLP", None, 100)),
         ([*SERIES, "method=ts2vec", "backbone=gru", "train.budget=1m"], ("TS2Vec", "GRU", None, None)),
         ([], ("SimSiam", "ConvNet", None, 90)),

@@ -9,6 +9,7 @@ from sslcli import console
 from sslcli.cli.arguments import Request, split_options, subcommand_of
 from sslcli.cli.command_table import COMMANDS
 from sslcli.config import Config, compose
+from sslcli.config.modalities import with_implied
 from sslcli.errors import RequestError, command, target
 
 MAX_SAMPLES = 8  # rows of a preview
@@ -30,7 +31,9 @@ def main(request: Request) -> int:
         return pack(cfg, options)
     if name == "preview":
         return preview(cfg, target(options.get("out", "views.png"), "out=views.png", (".png",)))
-    return inspect(cfg, strict=request.has_flag("--strict"))
+    inspect(cfg, strict=request.has_flag("--strict"))
+    console.say(f"next  {command('pretrain', *with_implied(overrides))}")
+    return 0
 
 
 def pack(cfg: Config, options: dict[str, str]) -> int:
@@ -64,7 +67,7 @@ def _integer(key: str, text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def inspect(cfg: Config, strict: bool) -> int:
+def inspect(cfg: Config, strict: bool) -> None:
     """Prints counts, classes, sizes and unreadable files; `strict` decodes every sample.
 
     Raises DataError (exit code 7) where training would fail: more unreadable samples than dataset.max_bad_fraction."""
@@ -85,7 +88,6 @@ def inspect(cfg: Config, strict: bool) -> int:
         for key, value in format_rows(report):
             console.out(f"{key.ljust(14)} {value}")
     require_readable(report)
-    return 0
 
 
 def preview(cfg: Config, path: Path) -> int:
