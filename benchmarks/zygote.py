@@ -75,7 +75,7 @@ def spawn(
         if before is not None:
             before()
         sys.argv = ["sslcli", *argv]
-        code = importlib.import_module(module).main(argv)
+        code = importlib.import_module(module).main(argv) or 0  # None: of torchrun
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:

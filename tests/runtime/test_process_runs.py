@@ -1,6 +1,6 @@
 """Multi-process runs as a user starts them: one run folder, no remaining processes, and bit-identical resumption.
 
-`whole`, the run of torchrun and the worker of a user's method start programs. The others start as forks of the zygote."""
+`whole`, the processes of torchrun and the worker of a user's method are programs. The others are forks of the zygote."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TWO = [*MOCO, "train.devices=2"]
 
 
 def finished(argv: list[str], folder: Path) -> tuple[str, str]:
-    """stdout and stderr of a program that succeeds."""
+    """stdout and stderr of an `sslcli` program that succeeds."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("SSLCLI_")} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", *argv], cwd=folder, env=env, text=True, capture_output=True, check=False
+        [sys.executable, "-m", "sslcli", *argv], cwd=folder, env=env, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -50,14 +50,16 @@ class Started:
 
 @pytest.fixture
 def start(zygote: Zygote, tmp_path: Path) -> Callable[..., Started]:
-    """`start("pretrain", ...)` in `folder`; `forks`: workers are forks too."""
+    """`start("pretrain", ...)` in `folder`, or the `main` of another module; `forks`: workers are forks too."""
     count = 0
 
-    def start(*words: str, folder: Path = tmp_path, forks: bool = True, **environment: str) -> Started:
+    def start(
+        *words: str, folder: Path = tmp_path, forks: bool = True, module: str = "sslcli.cli", **environment: str
+    ) -> Started:
         nonlocal count
         count += 1
         out, err = tmp_path / f"out-{count}", tmp_path / f"err-{count}"
-        return Started(zygote, zygote.start(list(words), folder, out, err, forks, environment), out, err)
+        return Started(zygote, zygote.start(list(words), folder, out, err, forks, environment, module), out, err)
 
     return start
 
@@ -107,7 +109,7 @@ def same(a: Path, b: Path) -> None:
 def whole(tmp_path_factory) -> Path:
     """An uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("whole")
-    out, err = finished(["sslcli", *TWO], folder)
+    out, err = finished(TWO, folder)
     assert "2 devices" in err
     assert "Warning" not in err
     assert out.strip() == f"runs/{only_run(folder).name}"
@@ -224,10 +226,11 @@ def test_worker_error_is_reported_with_its_type(start, tmp_path):
     assert "give another" in err
 
 
-def test_torchrun_matches_local_launch(whole, tmp_path):
+def test_torchrun_matches_local_launch(whole, start, tmp_path):
     """Both commands of a pipeline: a training, and an evaluation of its run."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sslcli"]
-    out, _ = finished([*launcher, "pipeline", "stages=[quality]", *MOCO[1:]], tmp_path)
+    words = ["--standalone", "--nproc-per-node=2", "-m", "sslcli", "pipeline", "stages=[quality]", *MOCO[1:]]
+    code, out, err = start(*words, module="torch.distributed.run", forks=False).finish()
+    assert code == 0, err
     run = only_run(tmp_path)
     assert out.strip().splitlines()[-1] == f"runs/{run.name}"
     same(run, whole)
