@@ -103,6 +103,16 @@ def no_flush() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Files and choices of sslcli are composed once: see `hydra_cache`."""
+    from tests import hydra_cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        hydra_cache.install(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
     """Real processes at low cost: forks of one that has imported everything."""
