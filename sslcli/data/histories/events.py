@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sslcli.console import escape, plural
-from sslcli.data.files.label_text import MISSING
+from sslcli.data.files.label_text import MISSING, missing_label_warnings
 from sslcli.data.recordings.recordings import find_column
-from sslcli.data.recordings.table import CELLS, parse_times
-from sslcli.data.tables.cells import PLAIN, format_number
+from sslcli.data.recordings.table import parse_times
+from sslcli.data.tables.cells import PLAIN, CellFormat, format_number
 from sslcli.data.tables.columns import TableFile
 from sslcli.data.tables.delimited import DelimitedFile
+from sslcli.data.tables.ids import id_text
 from sslcli.data.tables.parquet import ParquetFile, is_parquet
 from sslcli.errors import DataError, listing
 
@@ -66,7 +69,8 @@ HEADERS = {2: ("user", "item"), 4: ("user", "item", "rating", "time")}  # of fil
 
 @dataclass(frozen=True)
 class EventColumns:
-    """The names of columns; None: found by their names. time: `none` is the order of the file. label: `auto`, or `none`."""
+    """The names of columns; None: found by their names. time: `none` is the order of the file. label: `auto`, or `none`. missing:
+    words of cells without a value, beside empty ones."""
 
     user: str | None = None
     item: str | None = None
@@ -75,17 +79,18 @@ class EventColumns:
     label: str = "none"
     delimiter: str | None = None
     names: tuple[str, ...] | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass
 class Codes:
-    """Texts as integers, in the order of their first occurrence; -1 is a cell without a value."""
+    """Texts as integers, in the order of their first occurrence; -1 is a cell without a value. missing: the texts of such cells."""
 
+    missing: frozenset[str] = frozenset({""})
     index: dict[str, int] = field(default_factory=dict)
 
-    def of(self, cells: Sequence[str] | np.ndarray) -> np.ndarray:
-        texts = cell_texts(cells)
-        index, missing = self.index, MISSING | {""}
+    def of(self, texts: list[str]) -> np.ndarray:
+        index, missing = self.index, self.missing
         return np.fromiter(
             (-1 if t in missing else index.setdefault(t, len(index)) for t in texts), np.int32, len(texts)
         )
@@ -168,18 +173,28 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
             "warning: no column of times is known by its name, so that the events of a user are in the order of the file; "
             f"dataset.time=NAME names it, one of {listing(map(escape, others), 6)}; dataset.time=none means this order"
         )
-    users, items, classes = Codes(), Codes(), Codes()
+    absent = frozenset({"", *columns.missing})
+    users, items, classes = Codes(absent), Codes(absent), Codes(absent | MISSING)
+    numbers = CellFormat(missing=absent)
+    if isinstance(file, ParquetFile):
+        file.exact = [found[key] for key in ("user", "item", "label") if key in found]
+    without_time: list[np.ndarray] = []  # lines
+    unlabeled: Counter[str] = Counter()
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "rating", "label")}
     for lines, block in file.blocks(set(found.values())):
         cells = {key: block[name] for key, name in found.items()}
-        parts["user"].append(users.of(cells["user"]))
-        parts["item"].append(items.of(cells["item"]))
+        parts["user"].append(users.of(cell_texts(cells["user"])))
+        parts["item"].append(items.of(cell_texts(cells["item"])))
         if "time" in found:
-            parts["time"].append(_times(cells["time"], lines, found["time"], file.what))
+            times = _times(cells["time"], lines, found["time"], file.what, numbers)
+            without_time.append(lines[np.isnan(times)])
+            parts["time"].append(times)
         if "rating" in found:
-            parts["rating"].append(_ratings(cells["rating"], lines, found["rating"], file.what))
+            parts["rating"].append(_ratings(cells["rating"], lines, found["rating"], file.what, numbers))
         if "label" in found:
-            parts["label"].append(classes.of(cells["label"]))
+            texts = cell_texts(cells["label"])
+            unlabeled.update(text for text in texts if text in MISSING)
+            parts["label"].append(classes.of(texts))
     if not parts["user"]:
         raise DataError(f"{file.what} has a header but no events")
     whole = {key: np.concatenate(arrays) if arrays else None for key, arrays in parts.items()}
@@ -196,7 +211,8 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
         items.names,
         classes.names,
     )
-    _require_times(events, file.what)
+    _require_times(without_time, len(events), file)
+    notes += [*_words_as_names((*users.index, *items.index)), *missing_label_warnings(unlabeled)]
     return events
 
 
@@ -228,44 +244,54 @@ def _find(file: TableFile, wish: EventColumns, with_rating: bool) -> dict[str, s
     return {key: name for key, name in found.items() if name is not None}
 
 
-def _times(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
-    """(n,) float64, NaN for an empty cell."""
+def _times(cells: Any, lines: np.ndarray, name: str, what: str, form: CellFormat) -> np.ndarray:
+    """(n,) float64, NaN for a cell without a value."""
     if isinstance(cells, np.ndarray):
         return cells.astype(np.float64)
-    if (numbers := CELLS.numbers(cells)) is not None:
+    if (numbers := form.numbers(cells)) is not None and not np.isinf(numbers).any():
         return numbers
     texts = np.array([cell.strip() for cell in cells])
-    missing = np.isin(texts, ["", *MISSING])
+    missing = np.isin(texts, list(form.markers))
     out = np.full(len(texts), np.nan)
     if not missing.all():
         out[~missing] = parse_times(texts[~missing], lines[~missing], name, what, WITHOUT_TIMES)
     return out
 
 
-def _ratings(cells: Any, lines: np.ndarray, name: str, what: str) -> np.ndarray:
-    """(n,) float64, NaN for an empty cell."""
-    values = cells if isinstance(cells, np.ndarray) else CELLS.numbers(list(cells))
+def _ratings(cells: Any, lines: np.ndarray, name: str, what: str, form: CellFormat) -> np.ndarray:
+    """(n,) float64, NaN for a cell without a value."""
+    values = cells if isinstance(cells, np.ndarray) else form.numbers(list(cells))
     if values is None:
-        row = next(i for i, cell in enumerate(cells) if CELLS.numbers([cell]) is None)
+        row = next(i for i, cell in enumerate(cells) if form.numbers([cell]) is None)
         raise DataError(
             f"{what}, line {int(lines[row])}: the rating {escape(str(cells[row]))!r} is not a number ({escape(name)})"
         )
     return np.asarray(values, np.float64)
 
 
-def _require_times(events: Events, what: str) -> None:
-    """DataError where an event has no time, although there is a column of times."""
-    if events.times is None or np.isfinite(events.times).all():
-        return
-    missing = ~np.isfinite(events.times)
-    raise DataError(
-        f"{what}: {int(missing.sum()):,} of {plural(len(events), 'event')} have no time, the first of them event "
-        f"{int(missing.argmax()) + 1:,}",
-        f"remove them, or {WITHOUT_TIMES}",
-    )
+def _require_times(without: Sequence[np.ndarray], events: int, file: TableFile) -> None:
+    """DataError where an event has no time, although there is a column of times. without: the lines of these events."""
+    lines = np.concatenate([np.zeros(0, np.int64), *without])
+    if len(lines):
+        word = "row" if isinstance(file, ParquetFile) else "line"
+        first = f"{file.what}, {word} {int(lines[0]):,}: the event has no time"
+        more = f", the first of {len(lines):,} of {plural(events, 'event')}" if len(lines) > 1 else ""
+        raise DataError(first + more, f"remove such events, or {WITHOUT_TIMES}")
+
+
+def _words_as_names(names: Iterable[str]) -> list[str]:
+    """A warning about users and items whose names are words that other programs write for a missing value."""
+    words = sorted(MISSING.intersection(names))
+    if not words:
+        return []
+    option = shlex.quote("dataset.missing=[" + ",".join(f'"{word}"' for word in words) + "]")
+    return [
+        f"warning: users or items are named {listing(map(escape, words), 6)}: names are text, and only an empty cell has no value; "
+        f"if these are missing values, {option} leaves their events out"
+    ]
 
 
 def cell_texts(cells: Sequence[str] | np.ndarray) -> list[str]:
     if isinstance(cells, np.ndarray):  # numbers of a file with types
         return ["" if value != value else format_number(value) for value in cells.tolist()]
-    return [cell.strip() for cell in cells]
+    return [cell.strip() if isinstance(cell, str) else id_text(cell) for cell in cells]

@@ -13,6 +13,7 @@ from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.data.histories.select import select_events
 from sslcli.data.histories.titles import read_titles
 from sslcli.data.tables.build import as_names
+from sslcli.data.tables.cells import as_markers
 from sslcli.data.tables.find import beside
 from sslcli.errors import RequestError
 
@@ -30,6 +31,7 @@ def interactions(
     delimiter: str | None = None,
     names: list[str | int] | None = None,
     items: str | None = None,
+    missing: list[str | float] | None = None,
     min_rating: float | None = None,
     core: int = 1,
     max_length: int = 50,
@@ -46,6 +48,7 @@ def interactions(
     user, the same in all events of the user; none, or auto.
     `delimiter`, `names`: of text files, as in `table`; files without a header have the columns user and item, or of MovieLens'
     `u.data` user, item, rating and time. `items`: a table with the title of each item, for people.
+    `missing`: words of cells without a value. The names of users and items are text, of which only an empty cell has no value.
     `min_rating`: events with a lower rating are left out. `core`: users and items with fewer events are left out, repeatedly.
     `max_length`: the items of a view. `split`: last, the last item of each user is the test, the one before it validation; time, by
     two `dates` for all users; none, all events are for training. Where users have labels, `holdout` of them are held out.
@@ -57,9 +60,8 @@ def interactions(
     if os.path.isdir(text):
         raise RequestError(f"dataset.path={escape(text)} is a folder; expected {WHAT}", "dataset.path=FILE")
     file = require_regular(text)
-    columns = EventColumns(
-        user, item, time, rating, label, delimiter, None if names is None else tuple(as_names("names", names))
-    )
+    named = None if names is None else tuple(as_names("names", names))
+    columns = EventColumns(user, item, time, rating, label, delimiter, named, tuple(sorted(as_markers(missing))))
     notes: list[str] = []
     if rating is not None and min_rating is None:
         notes.append("warning: dataset.rating has no effect without dataset.min_rating")

@@ -57,7 +57,9 @@ class InteractionsPreprocessor(Preprocessor):
         return self.titles.get(name, name)
 
     def to_json(self) -> dict[str, Any]:
-        columns = {key: value for key, value in vars(self.columns).items() if key != "label" and value is not None}
+        columns = {
+            key: value for key, value in vars(self.columns).items() if key != "label" and value not in (None, ())
+        }
         return {"max_length": self.max_length, "columns": columns}
 
     def files(self) -> dict[str, bytes]:
@@ -153,11 +155,13 @@ class InteractionsPreprocessor(Preprocessor):
 def _columns(content: Any) -> EventColumns:
     """The columns of preprocessor.json. ValueError."""
     given = content if isinstance(content, dict) else {}
-    names = given.get("names")
-    texts = {key: value for key, value in given.items() if key != "names"}
+    names, missing = given.get("names"), given.get("missing", [])
+    texts = {key: value for key, value in given.items() if key not in ("names", "missing")}
     known = {"user", "item", "time", "rating", "delimiter"}
     if not set(texts) <= known or not typecheck.matches_type(texts, dict[str, str]):
         raise ValueError("columns: expected the names of columns")
     if names is not None and not typecheck.matches_type(names, list[str]):
         raise ValueError("columns.names: expected names of columns")
-    return EventColumns(**texts, names=None if names is None else tuple(names))
+    if not typecheck.matches_type(missing, list[str]):
+        raise ValueError("columns.missing: expected words")
+    return EventColumns(**texts, names=None if names is None else tuple(names), missing=tuple(missing))

@@ -18,6 +18,8 @@ def read_titles(path: str, notes: list[str]) -> dict[str, str]:
     item = find_column(None, ("id", *ITEMS), file.columns, "items", file.what) or file.columns[0]
     others = [name for name in file.columns if name != item]
     title = find_column(None, TITLES, others, "items", file.what) or others[0]
+    if isinstance(file, ParquetFile):
+        file.exact = (item,)
     out: dict[str, str] = {}
     for _, block in file.blocks({item, title}):
         pairs = zip(cell_texts(block[item]), cell_texts(block[title]), strict=True)

@@ -87,6 +87,8 @@ def parse_times(
     numbers = CELLS.numbers(cells.tolist())
     if numbers is None:
         try:
+            if not all(cell[:1].isdigit() for cell in cells.tolist()):  # NumPy reads `today` and `NaT` as times
+                raise ValueError
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # NumPy's, which does not represent zones
                 return cells.astype("datetime64[us]").astype(np.int64) / 1e6

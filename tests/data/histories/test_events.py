@@ -79,6 +79,16 @@ def test_parquet(tmp_path):
     table = pyarrow.table({"user": columns[0], "item": columns[1], "time": columns[3]})
     parquet.write_table(table, tmp_path / "a.parquet")
     assert histories(interactions(str(tmp_path / "a.parquet"))) == HISTORIES
+    large = [2**60, 2**60 + 1]  # equal as floats
+    table = pyarrow.table({"user": [large[0], large[1], None], "item": large[::-1] + large[:1], "time": [1, None, 3]})
+    parquet.write_table(table, tmp_path / "b.parquet")
+    first, second = map(str, large)
+    assert histories(interactions(str(tmp_path / "b.parquet"), time="none", split="none")) == {
+        first: [second],
+        second: [first],
+    }
+    with pytest.raises(DataError, match=r"b\.parquet, row 2: the event has no time"):
+        interactions(str(tmp_path / "b.parquet"))
 
 
 def test_dates_and_file_order(tmp_path):
@@ -128,6 +138,33 @@ def test_filters_are_counted(tmp_path):
     notes = " ".join(data.notes)
     for part in ("2 events without a user or an item", "2 events with a rating below 3", "1 repeated event"):
         assert part in notes
+
+
+@pytest.mark.parametrize("word", ["NA", "None", "NULL", "null", "nan", "?"])
+def test_names_of_users_and_items_are_text(tmp_path, word):
+    rows = [(word, "tea", 1, 1), (word, word, 1, 2), ("ann", word, 1, 3), ("", "tea", 1, 4), ("ann", "", 1, 5)]
+    path = write(tmp_path / "a.csv", rows)
+    data = interactions(path)
+    assert histories(data) == {word: ["tea", word], "ann": [word]}
+    warned = [note for note in data.notes if f"are named {word}:" in note]
+    assert len(warned) == (word != "?")
+    assert all(f"""'dataset.missing=["{word}"]'""" in note for note in warned)
+    with pytest.raises(DataError, match="none of 5 events is left"):
+        interactions(path, missing=[word])
+    own = interactions(write(tmp_path / "b.csv", [*EVENTS, ("ann", word, 1, 300)]), missing=[word]).preprocessor
+    assert isinstance(own, InteractionsPreprocessor)
+    assert own.items == ("2", "9", "10", "tea")
+    files = own.files()
+    content = {key: value for key, value in json.loads(files["preprocessor.json"]).items() if key != "kind"}
+    assert content["columns"]["missing"] == [word]
+    assert InteractionsPreprocessor.from_json(content, files) == own
+
+
+def test_words_for_missing_labels_are_reported(tmp_path):
+    rows = [(f"u{i}", f"i{t}", t, "NA" if i == 3 else "ab"[i % 2]) for i in range(20) for t in range(4)]
+    data = interactions(write(tmp_path / "a.csv", rows, "user,item,time,label"), label="auto")
+    assert data.classes == ("a", "b")
+    assert any("4 labels read as missing (4 x NA" in note for note in data.notes)
 
 
 def test_rating_without_a_limit_has_no_effect(tmp_path):
@@ -203,7 +240,17 @@ def test_labels_hold_users_out(tmp_path):
     ("rows", "header", "options", "message"),
     [
         ([("a", "b", "x")], "user,item,time", {}, "neither a number nor a date"),
-        ([("a", "b", ""), ("a", "c", 1)], "user,item,time", {}, "1 of 2 events have no time"),
+        ([("a", "b", 1), (), ("a", "b", "")], "user,item,time", {}, r"a\.csv, line 4: the event has no time$"),
+        (
+            [("a", "b", "NA"), ("a", "c", " ")],
+            "user,item,time",
+            {},
+            "line 2: the event has no time, the first of 2 of 2",
+        ),
+        ([("a", "b", 1), ("a", "c", -1)], "user,item,time", {"missing": [-1]}, "line 3: the event has no time"),
+        ([("a", "b", 1), ("a", "b", "inf")], "user,item,time", {}, "line 3: the time 'inf' is neither"),
+        ([("a", "b", "2020-01-01"), ("a", "b", "NaT")], "user,item,time", {}, "line 3: the time 'NaT' is neither"),
+        ([("a", "b", "2020-01-01"), ("a", "b", "today")], "user,item,time", {}, "line 3: the time 'today' is neither"),
         ([("a", "b", 1)], "who,item,time", {}, "no column of users"),
         ([("a", "b", 1)], "user,item,time", {"min_rating": 3}, "no column of ratings"),
         ([("a", "b", "x", 1)], "user,item,rating,time", {"min_rating": 3}, "rating 'x' is not a number"),
@@ -267,6 +314,7 @@ def test_preprocessor_round_trip(tmp_path):
         ({"max_length": 5}, b"[" * 100_000),
         ({"max_length": 5, "columns": {"label": "x"}}, b'{"items": ["a"]}'),
         ({"max_length": 5, "columns": {"user": 3}}, b'{"items": ["a"]}'),
+        ({"max_length": 5, "columns": {"missing": [3]}}, b'{"items": ["a"]}'),
     ],
 )
 def test_forged_preprocessors_are_refused(content, items):
