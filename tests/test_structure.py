@@ -231,7 +231,7 @@ NOT_OF_SAMPLES = {  # files that match outside data, views, backbones and nn, an
     "evals/inputs/feature_cache.py": "bytes that are hashed",
     "evals/metrics/anomaly_metrics.py": "scores",
     "evals/metrics/attribution_maps.py": "feature maps",
-    "evals/metrics/paired.py": "ids",
+    "evals/pairing/predictions.py": "ids",
     "evals/reconstruct.py": "errors, NaN where nothing is judged",
     "inference/embeddings/reader.py": "bytes of a file",
     "inference/search.py": "vectors, and labels that are missing",

@@ -12,15 +12,18 @@ from torch import Tensor, nn
 
 from sslcli.console import plural, say
 from sslcli.data.histories.next_items import FIRST, NextItems, Part
+from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.data.label_warnings import held_out_notes
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.tables import Table
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import Interval
+from sslcli.evals.pairing.ranks import SUFFIXES
 from sslcli.evals.recommendation.item_map import ItemMap
 from sslcli.evals.recommendation.models import BASELINES, MethodScores, Scorer, SimilarUsers, item_counts
-from sslcli.evals.recommendation.ranks import SUFFIXES, metrics, target_ranks, without_seen
+from sslcli.evals.recommendation.ranks import metrics, target_ranks, without_seen
+from sslcli.evals.recommendation.saved_ranks import Ranks
 from sslcli.methods.base import Method
 from sslcli.rng import derive, order
 from sslcli.runs import Record
@@ -99,6 +102,10 @@ def recommend(
         "ranking.csv": _table(ranks, tops),
         "examples.csv": _examples(scorers[""], data, whole, users, places),
     }
+    own = data.dataset.preprocessor
+    assert isinstance(own, InteractionsPreprocessor), own
+    saved = Ranks(users, whole.items_at(users, places) - FIRST, ranks)
+    tables |= saved.files(whole.users, own.items, derive(data.seed, "paired", "recommend"))
     if (items := _item_map(backbone, data, whole)) is not None:
         tables["items.png"] = items
     return Result(numbers, protocol, tables, {}, intervals)

@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def test_seen_targets_are_missed():
     scores = torch.tensor([[5.0, 4.0, 3.0, 2.0]])
     left = without_seen(scores, torch.tensor([0, 0]), torch.tensor([0, 1]))
     assert target_ranks(left, torch.tensor([2])).tolist() == [1.0]
-    assert target_ranks(left, torch.tensor([0])).tolist() == [3.5]
+    assert target_ranks(left, torch.tensor([0])).tolist() == [math.inf]
+    assert set(metrics(target_ranks(left, torch.tensor([0])), [10], "mask")[0].values()) == {0.0}
     assert scores[0, 0] == 5
 
 
@@ -128,6 +130,47 @@ def test_sasrec_is_better_than_popularity(made, cli, tmp_path):
     assert [(r["model"], r["seen"]) for r in rows[:2]] == [("this run", "keep"), ("this run", "mask")]
     assert float(rows[0]["hr@10"]) == pytest.approx(numbers["hr@10"], abs=1e-4)
     assert float(rows[1]["ndcg@20"]) == pytest.approx(numbers["ndcg_masked@20"], abs=1e-4)
+    with (made / "runs" / "latest" / "eval" / "recommend_ranks.csv").open(newline="") as file:
+        users = list(csv.DictReader(file))
+    assert len({row["user"] for row in users}) == 240
+    for column, metric in (
+        ("rank", "hr@10"),
+        ("rank_masked", "hr_masked@10"),
+        ("markov.rank_masked", "markov.hr_masked@10"),
+    ):
+        assert sum(float(row[column] or "inf") <= 10 for row in users) / 240 == pytest.approx(numbers[metric])
+    with (made / "runs" / "latest" / "eval" / "recommend_differences.csv").open(newline="") as file:
+        tests = {(row["metric"], row["baseline"]): row for row in csv.DictReader(file)}
+    assert len(tests) == 4 * 4
+    row = tests["ndcg@10", "popularity"]
+    assert float(row["difference"]) == pytest.approx(numbers["ndcg@10"] - numbers["popularity.ndcg@10"], abs=2e-4)
+    assert (row["test"], float(row["p"]) < 0.01, float(row["low"]) > 0) == ("permutation", True, True)
+
+
+def test_runs_are_compared_over_users(made, cli, tmp_path):
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    first = next(path for path in (tmp_path / "runs").iterdir() if path.name != "latest")
+    second = cli("pretrain", "method=sasrec", *SMALL, "train.steps=1", "train.batch_size=32").last
+    for run, words in ((first, []), (second, ["evaluator.max_users=150", "evaluator.cutoffs=[5]"])):
+        assert cli("eval", "recommend", f"run={run}", *words).code == 0
+    found = json.loads(cli("runs", "compare", str(first), second, "cka=false", "--json").out)
+    rows = {(row["metric"], row["run"]): row for row in found["items"]}
+    models = ("B", "popularity", "markov", "item_knn", "untrained")
+    assert set(rows) == {(f"{m}{s}@10", model) for m in ("hr", "ndcg") for s in ("", "_masked") for model in models}
+    ndcg, hits = rows["ndcg@10", "B"], rows["hr@10", "B"]
+    assert (ndcg["test"], hits["test"], ndcg["items"]) == ("permutation", "McNemar", 150)
+    assert ndcg["low"] <= ndcg["difference"] <= ndcg["high"] < 0
+    assert 0 < ndcg["p"] <= ndcg["p_holm"] < 0.05
+    assert any("150 users that both predicted, of 240 and 150" in note for note in ndcg["notes"])
+    own = rows["ndcg@10", "popularity"]
+    assert own["items"] == 240
+    assert own["first"] == pytest.approx(found["numbers"]["recommend.ndcg@10"][0])
+    assert own["second"] == pytest.approx(found["numbers"]["recommend.popularity.ndcg@10"][0])
+    result = cli("runs", "compare", str(first), second, "cka=false")
+    assert "recommend.ndcg_masked@10 B" in result.out
+    assert "Holm p" in result.out
+    assert cli("eval", "recommend", f"run={second}").code == 0
+    assert "decided by permutation p" in cli("runs", "best", "recommend.ndcg@10").err
 
 
 @pytest.mark.parametrize(

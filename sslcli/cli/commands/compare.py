@@ -70,12 +70,14 @@ def print_comparison(comparison: Comparison) -> None:
         body = [_metric_cells(name, comparison, two) for name in comparison.numbers]
         _print_table(head, body, range(1, len(head)))
     if comparison.items:
-        head = ["same test samples", "A", "run", "run - A", "95 % interval", "run better", "A better", "McNemar p"]
-        head += [] if two else ["Holm p"]
-        _print_table(head, [_prediction_cells(row, two) for row in comparison.items], range(1, len(head)))
-        for row in comparison.items:
-            for note in row["notes"]:
-                console.out(f"  {row['evaluation']} {row['run']}: {note}")
+        head = ["same test samples", "A", "run", "run - A", "95 % interval", "run better", "A better", "p"]
+        several = any(row["p"] != row["p_holm"] for row in comparison.items) or not two
+        head += ["Holm p", "test"] if several else ["test"]
+        body = [_prediction_cells(row, several) for row in comparison.items]
+        _print_table(head, body, range(1, len(head) - 1))
+        said = {f"{row['evaluation']} {row['run']}: {note}": None for row in comparison.items for note in row["notes"]}
+        for note in said:
+            console.out(f"  {note}")
     if comparison.config:
         body = [[key, *map(_config_value, values)] for key, values in comparison.config.items()]
         _print_table(["configuration", *names], body)
@@ -92,9 +94,9 @@ def _print_table(head: list[str], body: list[list[str]], right: Iterable[int] = 
     console.out("", *console.table(head, body, numbers=right))
 
 
-def _prediction_cells(row: Record, two: bool) -> list[str]:
-    cells = [
-        f"{row['evaluation']} {row['run']}",
+def _prediction_cells(row: Record, several: bool) -> list[str]:
+    return [
+        f"{row['evaluation']}.{row['metric']} {row['run']}",
         f"{row['first']:.4f}",
         f"{row['second']:.4f}",
         f"{row['difference']:+.4f}",
@@ -102,8 +104,9 @@ def _prediction_cells(row: Record, two: bool) -> list[str]:
         f"{row['better']:,}",
         f"{row['worse']:,}",
         f"{row['p']:.2g}",
+        *([f"{row['p_holm']:.2g}"] if several else []),
+        row["test"],
     ]
-    return cells if two else [*cells, f"{row['p_holm']:.2g}"]
 
 
 def _metric_cells(name: str, comparison: Comparison, two: bool) -> list[str]:

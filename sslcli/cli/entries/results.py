@@ -41,7 +41,7 @@ ENTRIES = (
             Subcommand(
                 "compare RUN RUN ...",
                 "metrics and configurations side by side; the difference of accuracy on the same test samples with its 95 % "
-                "interval and McNemar's exact test; CKA of the encoders; the curves as an image",
+                "interval and a paired test; CKA of the encoders; the curves as an image",
                 (
                     Option("out", "FILE.png", f"{OUT_PNG} (default: compare.png)"),
                     Option("cka", "true|false", "compare the encoders (default: true)"),

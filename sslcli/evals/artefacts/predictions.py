@@ -14,7 +14,7 @@ from sslcli.errors import DataError
 from sslcli.evals.artefacts.sample_sheets import class_name
 from sslcli.evals.artefacts.tables import Csv
 from sslcli.evals.base.result import Artefact
-from sslcli.evals.metrics.paired import FILE
+from sslcli.evals.pairing.predictions import FILE
 from sslcli.runs.files import checked, replace_file
 from sslcli.runs.safetensors_file import safetensors
 

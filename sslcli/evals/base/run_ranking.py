@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sslcli.console import plural
 from sslcli.errors import RequestError, listing, nearest
-from sslcli.evals.metrics.paired import Separation, same_data, separation
 from sslcli.evals.metrics.ranking import goodness
+from sslcli.evals.pairing.predictions import same_data
+from sslcli.evals.pairing.separation import Separation, separation
 from sslcli.runs import Record
 from sslcli.runs.listing import evaluate_again, summarize_all
 from sslcli.runs.results import find_result

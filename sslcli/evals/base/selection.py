@@ -12,7 +12,7 @@ from sslcli.errors import RequestError, TrainingError, listing
 from sslcli.evals.base.candidates import Candidate, Fingerprints, evaluate_candidate, find_record, require_same_data
 from sslcli.evals.metrics import ranking
 from sslcli.evals.metrics.interval import share_interval
-from sslcli.evals.metrics.paired import by_intervals, separation
+from sslcli.evals.pairing.separation import by_intervals, separation
 from sslcli.runs import results
 from sslcli.runtime import progress
 

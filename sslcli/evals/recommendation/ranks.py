@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sslcli.evals.metrics.interval import SUFFIX, Interval, Z, share_interval
-
-SUFFIXES = {"keep": "", "mask": "_masked"}  # of the names of metrics, by what is done with items that the user has had
+from sslcli.evals.pairing.ranks import SUFFIXES
 
 
 def target_ranks(scores: Tensor, target: Tensor) -> Tensor:
     """(B,) float64: the rank of each target (B,) int64 among the scores (B, I) of all items, 1 for the largest. Of equal scores
-    half are counted as better, so that a model without any preference has the rank of a random order on average."""
+    half are counted as better, so that a model without any preference has the rank of a random order on average. Infinite for a
+    target that is left out."""
     own = scores.gather(1, target[:, None])
     above = (scores > own).sum(dim=1)
     equal = (scores == own).sum(dim=1) - 1
-    return 1 + above.double() + equal.double() / 2
+    return (1 + above.double() + equal.double() / 2).masked_fill(own.isneginf()[:, 0], math.inf)
 
 
 def without_seen(scores: Tensor, rows: Tensor, items: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sslcli.config import Config
 from sslcli.errors import listing
-from sslcli.evals.metrics.paired import same_data
+from sslcli.evals.pairing.predictions import same_data
 from sslcli.report.comparison.encoders import compare_encoders
 from sslcli.report.comparison.plot import Curves
 from sslcli.report.comparison.predictions import compare_predictions

@@ -20,7 +20,7 @@ from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.evals.fit.linear_probe import Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
-from sslcli.evals.metrics.paired import separation
+from sslcli.evals.pairing.separation import separation
 from sslcli.evals.probe import probe
 from sslcli.runs.results import SavedResult
 from tests.conftest import SMOKE

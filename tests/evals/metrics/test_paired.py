@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from sslcli.errors import RequestError
-from sslcli.evals.metrics.paired import align, bootstrap, by_intervals, compare, holm, mcnemar, same_data, separation
+from sslcli.evals.metrics.paired import bootstrap, compare, holm, mcnemar, permutation
+from sslcli.evals.pairing.predictions import align, same_data
+from sslcli.evals.pairing.separation import by_intervals, separation
 from sslcli.runs.results import SavedResult
 
 
@@ -86,6 +88,20 @@ def test_bootstrap_matches_scipy():
     said = theirs((b - a,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0), batch=500)
     assert low == pytest.approx(said.confidence_interval.low, abs=1.5e-3)
     assert high == pytest.approx(said.confidence_interval.high, abs=1.5e-3)
+
+
+def test_permutation_matches_scipy():
+    from scipy.stats import permutation_test
+
+    rng = np.random.default_rng(2)
+    for m, shift in ((9, 0.4), (9, 0.0), (60, 0.25)):
+        change = np.round(rng.normal(shift, 1, m), 1)  # some are equal
+        p = permutation_test(
+            (change, np.zeros(m)), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=20_000, rng=rng
+        ).pvalue
+        assert permutation(change, 3, 20_000) == pytest.approx(p, abs=0.015)
+    assert permutation(np.zeros(5)) == 1
+    assert permutation(np.ones(100)) == pytest.approx(1 / 10_001)
 
 
 def test_bootstrap_depends_on_the_seed():
