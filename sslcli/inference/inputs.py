@@ -79,7 +79,8 @@ class Inputs:
     dataset: with the shape and the values of the encoder. source: all chosen samples, n of them, with labels (n,) where there are
     some, -1 for none, which index `dataset.classes`. ids: a unique name of each: its identifier in the column `dataset.id`, where
     these do not repeat across files and splits. paths: the file of each, "" where it is in none. unreadable: path -> reason, of
-    files of which no sample is in the source. places: what stands for the path of each in a table of predictions."""
+    files of which no sample is in the source. places: what stands for the path of each in a table of predictions. titles: of each,
+    for people; empty where there are none."""
 
     request: InputRequest
     dataset: Dataset
@@ -88,6 +89,7 @@ class Inputs:
     paths: Sequence[str]
     unreadable: Mapping[str, str]
     places: Sequence[str]
+    titles: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -174,7 +176,8 @@ def _of_split(dataset: Dataset, request: InputRequest) -> Inputs:
 
 def _of_files(request: InputRequest, dataset: Dataset, found: UserFiles) -> Inputs:
     places = found.ids if dataset.id is None else found.paths
-    return Inputs(request, dataset, dataset.train, _ids(dataset, found.ids), found.paths, found.unreadable, places)
+    ids = _ids(dataset, found.ids)
+    return Inputs(request, dataset, dataset.train, ids, found.paths, found.unreadable, places, found.titles)
 
 
 def _ids(dataset: Dataset, names: Sequence[str]) -> Sequence[str]:

@@ -17,12 +17,12 @@ from torch import Tensor
 from sslcli.config import Config, registry
 from sslcli.console import escape
 from sslcli.data.user_files.samples import EMPTY
-from sslcli.errors import DataError, RequestError, nearest
+from sslcli.errors import DataError, RequestError, listing, nearest
 from sslcli.evals.fit.neighbors import BANK, nearest_in_blocks
 from sslcli.inference.embeddings.reader import Embeddings
 from sslcli.inference.features import ROWS, collect
 from sslcli.inference.given_samples import described_by
-from sslcli.inference.inputs import InputRequest, read_inputs
+from sslcli.inference.inputs import ITEMS, InputRequest, read_inputs
 from sslcli.inference.session import Session, open_session
 from sslcli.inference.vectors.shared_space import SHARED, SharedSpace
 from sslcli.views.modality import modality
@@ -34,12 +34,14 @@ TEXT_HINT = "texts are queries of embeddings of text, and of those that were wri
 
 @dataclass(frozen=True)
 class Query:
-    """A sample whose neighbors are asked for: its id. row: of the embeddings; None for a file. path: of its file, or ""."""
+    """A sample whose neighbors are asked for: its id. row: of the embeddings; None for a file. path: of its file, or "". title: for
+    people, or ""."""
 
     name: str
     vector: Tensor  # (dim,)
     row: int | None = None
     path: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Neighbor:
     label: Any  # None without one
     similarity: float
     row: int  # of the embeddings
+    title: str = ""
 
 
 def search(embeddings: Embeddings, queries: Sequence[Query], k: int) -> list[list[Neighbor]]:
@@ -79,7 +82,13 @@ def _neighbor(embeddings: Embeddings, row: int, similarity: float) -> Neighbor:
     label = label.item() if isinstance(label, np.generic) else label
     missing = label in ("", None) or (isinstance(label, float) and math.isnan(label))
     path = str(embeddings.paths[row])
-    return Neighbor(str(embeddings.ids[row]), path, None if missing else label, similarity, row)
+    return Neighbor(
+        str(embeddings.ids[row]), path, None if missing else label, similarity, row, _title_of(embeddings, row)
+    )
+
+
+def _title_of(embeddings: Embeddings, row: int) -> str:
+    return "" if embeddings.titles is None else str(embeddings.titles[row] or "")
 
 
 def require_vectors(embeddings: Embeddings, file: Path) -> None:
@@ -94,9 +103,8 @@ def require_vectors(embeddings: Embeddings, file: Path) -> None:
 def make_queries(
     embeddings: Embeddings, names: Sequence[str], values: Config, run: str | None = None
 ) -> tuple[list[Query], Session | None]:
-    """Queries of ids; of files, which the encoder of the embeddings embeds; and of texts, where it is one of text, or images and
-    texts share their space.
-    The encoder is opened where a query is none of the ids.
+    """Queries of ids, or of titles; of files, which the encoder of the embeddings embeds; and of texts, where it is one of text, or
+    images and texts share their space. The encoder is opened where a query is none of the ids and titles.
 
     `run`: where the encoder is now. RequestError for names of neither, and where the encoder is gone or another one."""
     rows = {name: row for name in names if (row := _row_of(embeddings, name)) is not None}
@@ -105,9 +113,24 @@ def make_queries(
     texts = [name for name in others if by_text and _is_text(name)]
     files = [name for name in others if name not in texts]
     queries = {
-        name: [Query(name, torch.from_numpy(np.array(embeddings.vectors[row])), row, str(embeddings.paths[row]))]
+        name: [
+            Query(
+                str(embeddings.ids[row]),
+                torch.from_numpy(np.array(embeddings.vectors[row])),
+                row,
+                str(embeddings.paths[row]),
+                _title_of(embeddings, row),
+            )
+        ]
         for name, row in rows.items()
     }
+    if files and embeddings.meta.get("settings", {}).get("pool") == ITEMS:
+        raise RequestError(
+            f"there is no item {escape(files[0])}; embeddings of items are searched by ids and titles",
+            f"did you mean {escape(close)}?"
+            if (close := _nearest(embeddings, files[0]))
+            else "embed RUN pool=mean embeds histories",
+        )
     request = _request(embeddings, files) if files else None
     session = open_encoder_of(embeddings, values, run) if others else None
     if session is not None and request is not None:
@@ -142,19 +165,34 @@ def _is_text(name: str) -> bool:
 
 
 def _row_of(embeddings: Embeddings, name: str) -> int | None:
+    """The row of an id, else of a title, in any case. RequestError for a title of several samples."""
     if isinstance(embeddings.ids, np.ndarray):
         found = np.flatnonzero(embeddings.ids == name)
-        return int(found[0]) if len(found) else None
-    return embeddings.ids.index(name) if name in embeddings.ids else None
+        if len(found):
+            return int(found[0])
+    elif name in embeddings.ids:
+        return embeddings.ids.index(name)
+    wanted = name.casefold()
+    titles = () if embeddings.titles is None else embeddings.titles
+    rows = [i for i, title in enumerate(titles) if title and str(title).casefold() == wanted]
+    if len(rows) > 1:
+        ids = listing((escape(str(embeddings.ids[i])) for i in rows), 6)
+        raise RequestError(f"{len(rows)} samples have the title {escape(name)}", f"name one by its id: {ids}")
+    return rows[0] if rows else None
 
 
 def _request(embeddings: Embeddings, files: list[str]) -> InputRequest:
     try:
         return InputRequest.parse(files, {}, [])
     except RequestError as error:
-        close = nearest(files[0], [str(name) for name in embeddings.ids[:10_000]])
+        close = _nearest(embeddings, files[0])
         hint = f"did you mean {escape(close)}?" if close else error.hint or TEXT_HINT
         raise RequestError(f"{error.message}, and no embedded sample has this id", hint) from None
+
+
+def _nearest(embeddings: Embeddings, name: str) -> str | None:
+    known = [*embeddings.ids[:10_000], *(() if embeddings.titles is None else embeddings.titles[:10_000])]
+    return nearest(name, [str(known) for known in known if known])
 
 
 def open_encoder_of(embeddings: Embeddings, values: Config, run: str | None = None) -> Session:

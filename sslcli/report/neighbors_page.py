@@ -23,9 +23,14 @@ MOST = 2000  # samples that a page shows
 
 
 def write_page(
-    out: Path, encoder: TrainedEncoder, queries: Sequence[Query], found: Sequence[Sequence[Neighbor]]
+    out: Path,
+    encoder: TrainedEncoder,
+    queries: Sequence[Query],
+    found: Sequence[Sequence[Neighbor]],
+    split: str = "all",
 ) -> None:
-    """Writes a self-contained page. Samples whose files or data set cannot be read any more are shown by their ids.
+    """Writes a self-contained page. Samples whose files or data set cannot be read any more are shown by their ids. `split`: of the
+    run's own data set, or ITEMS.
 
     RequestError for more than MOST samples, StorageError."""
     if (n := sum(1 + len(near) for near in found)) > MOST:
@@ -33,11 +38,11 @@ def write_page(
             f"page={out}: {n:,} samples are too many for a page, of {MOST:,} at most", "fewer queries, or k="
         )
     paths = {q.name: q.path for q in queries} | {n.id: n.path for near in found for n in near}
-    shown = sample_previews(encoder, paths)
+    shown = sample_previews(encoder, paths, split)
     sections = [
         section(
             f"query-{number}",
-            query.name,
+            f"{query.name}: {query.title}" if query.title else query.name,
             el("div", _figure(shown, query.name, "the query"), class_="groups"),
             el("div", *(_neighbor(shown, rank, n) for rank, n in enumerate(near, 1)), class_="groups"),
         )
@@ -48,21 +53,21 @@ def write_page(
 
 
 def _neighbor(shown: dict[str, Html], rank: int, n: Neighbor) -> Html:
-    label = "" if n.label is None else f", {n.label}"
-    return _figure(shown, n.id, f"{rank}: {n.id}{label}, similarity {n.similarity:.4f}")
+    rest = "".join(f", {text}" for text in (n.title or None, n.label) if text is not None)
+    return _figure(shown, n.id, f"{rank}: {n.id}{rest}, similarity {n.similarity:.4f}")
 
 
 def _figure(shown: dict[str, Html], name: str, caption: str) -> Html:
     return el("figure", shown.get(name) or el("p", name, class_="preview"), el("figcaption", caption))
 
 
-def sample_previews(encoder: TrainedEncoder, paths: dict[str, str]) -> dict[str, Html]:
+def sample_previews(encoder: TrainedEncoder, paths: dict[str, str], split: str = "all") -> dict[str, Html]:
     """The previews of samples by id. `paths`: id -> the file with the sample, "" for a sample of the run's own data set."""
     shown: dict[str, Html] = {}
     files = tuple(path for path in dict.fromkeys(paths.values()) if path and os.path.exists(path))
     requests = [InputRequest(files)] if files else []
     if encoder.run is not None and not all(paths.values()):
-        requests.append(InputRequest())
+        requests.append(InputRequest(split=split))
     for request in requests:
         try:
             shown |= _drawn(read_inputs(encoder, request), paths)

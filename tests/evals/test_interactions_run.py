@@ -160,6 +160,8 @@ def test_items_and_histories_are_embedded(trained, tmp_path):
     items = np.load(tmp_path / "items.npz", allow_pickle=False)
     weights = load_file(Path(run) / "encoder.safetensors")["embeddings.word_embeddings.weight"].numpy()
     assert items["id"].tolist()[:2] == ["cook 1", "cook 2"]
+    assert set(items["path"].tolist()) == {""}
+    assert "title" not in items
     assert np.array_equal(items["vector"], weights[2:])
     assert trained("search", "items.npz", "cook 1", "k=2").code == 0
     assert trained("embed", run, "out=users.npz").code == 0
@@ -168,6 +170,35 @@ def test_items_and_histories_are_embedded(trained, tmp_path):
     wrong = trained("embed", cli_run(trained), "pool=items", "out=y.npz")
     assert wrong.code == 2
     assert "pool=items: the backbone ConvNet has no tokens" in wrong.err
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_items_are_searched_and_shown_by_titles(cli, tmp_path, ending):
+    rows = [(f"u{u}", f"i{(u + t) % 6}", t) for u in range(12) for t in range(4)]
+    (tmp_path / "events.csv").write_text("user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    titles = {"i0": "Green tea", "i1": "<b>Black tea", "i2": "Cup", "i3": "cup"}
+    (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"{i},{t}\n" for i, t in titles.items()))
+    data = ["dataset=interactions", "dataset.path=events.csv", "dataset.items=items.csv", "dataset.max_length=4"]
+    run = cli("pretrain", "method=sasrec", *data, *SMALL[-2:], TINY[0], "train.steps=1", "train.batch_size=8").last
+    assert cli("embed", run, "pool=items", f"out=items{ending}").code == 0
+    by_id, by_title = (cli("search", f"items{ending}", query, "k=5", "--json") for query in ("i0", "green TEA"))
+    assert by_id.code == by_title.code == 0
+    assert by_id.out == by_title.out
+    (query,) = json.loads(by_id.out)["queries"]
+    assert (query["query"], query["title"]) == ("i0", "Green tea")
+    assert {n["id"]: n["title"] for n in query["neighbors"]} | {"i0": "Green tea"} == {**titles, "i4": "", "i5": ""}
+    result = cli("search", f"items{ending}", "i0", "k=5", "page=near.html", *SMALL[-2:])
+    assert [line.split()[0] for line in result.out.splitlines()] == ["query", *["i0:"] * 5]
+    assert "<b>Black tea" in result.out
+    page = (tmp_path / "near.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;Black tea" in page
+    assert "i0: Green tea" in page
+    for query, message in (("CUP", "2 samples have the title CUP"), ("Green te", "there is no item Green te")):
+        refused = cli("search", f"items{ending}", query)
+        assert refused.code == 2
+        assert message in refused.err
+    assert "did you mean Green tea?" in refused.err
+    assert cli("search", f"items{ending}", "events.csv").code == 2  # histories are no items
 
 
 def cli_run(cli: Callable[..., Result]) -> str:

@@ -16,10 +16,20 @@ import pytest
 import torch
 
 from sslcli.evals.fit import neighbors
-from sslcli.inference.embeddings.reader import Embeddings
+from sslcli.inference.embeddings.reader import Embeddings, read_embeddings
 from sslcli.inference.search import Query, search
 from tests.inference.encoders import encoder, export, image_encoder, text_encoder, write_images
 from tests.inference.test_embed import CPU
+
+
+def test_titles_of_earlier_versions_were_paths(tmp_path):
+    about = {"encoder": {}, "settings": {"pool": "items"}}
+    columns = {"id": np.array(["1", "2"]), "vector": np.ones((2, 3), np.float32), "meta": np.array(json.dumps(about))}
+    for paths, titles in ((["Tea", "Cup"], ["Tea", "Cup"]), (["1", "2"], None)):
+        np.savez(tmp_path / "e.npz", path=np.array(paths), **columns)
+        found = read_embeddings(tmp_path / "e.npz")
+        assert list(found.paths) == ["", ""]
+        assert (None if found.titles is None else list(found.titles)) == titles
 
 
 def test_neighbors_of_a_reference(monkeypatch):

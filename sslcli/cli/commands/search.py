@@ -35,11 +35,13 @@ def main(request: Request) -> int:
     queries, session = make_queries(embeddings, names, values, options.get("run"))
     found = search(embeddings, queries, k)
     if page is not None:
+        from sslcli.inference.inputs import ITEMS
         from sslcli.inference.search import open_encoder_of
         from sslcli.report.neighbors_page import write_page
 
         session = session or open_encoder_of(embeddings, values, options.get("run"))
-        write_page(page, session.encoder, queries, found)
+        pooled = embeddings.meta.get("settings", {}).get("pool")
+        write_page(page, session.encoder, queries, found, ITEMS if pooled == ITEMS else "all")
         console.say(f"page  {page}")
     print_neighbors(queries, found)
     return 0
@@ -48,22 +50,28 @@ def main(request: Request) -> int:
 def print_neighbors(queries: list[Query], found: list[list[Neighbor]]) -> None:
     if console.flag(console.JSON):
         results = [
-            {"query": query.name, "neighbors": [{k: v for k, v in asdict(n).items() if k != "row"} for n in near]}
+            {
+                "query": query.name,
+                "title": query.title,
+                "neighbors": [{k: v for k, v in asdict(n).items() if k != "row"} for n in near],
+            }
             for query, near in zip(queries, found, strict=True)
         ]
         console.out_json({"queries": results})
         return
     labeled = any(n.label is not None for near in found for n in near)
+    titled = any(n.title for near in found for n in near)
     body = [
         [
-            query.name,
+            f"{query.name}: {query.title}" if query.title else query.name,
             str(rank),
             f"{n.similarity:.4f}",
             n.id,
+            *([n.title] if titled else []),
             *(["" if n.label is None else str(n.label)] if labeled else []),
         ]
         for query, near in zip(queries, found, strict=True)
         for rank, n in enumerate(near, 1)
     ]
-    head = ["query", "rank", "similarity", "id", *(["label"] if labeled else [])]
+    head = ["query", "rank", "similarity", "id", *(["title"] if titled else []), *(["label"] if labeled else [])]
     console.out(*console.table(head, body, numbers=[1, 2]))

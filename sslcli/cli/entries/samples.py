@@ -49,7 +49,7 @@ ENTRIES = (
         "E.npz QUERY... [k=N] [page=FILE.html]",
         (
             ("E.npz photo.jpg", "the ten samples most similar to a file"),
-            ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids"),
+            ("E.npz train/17 train/40 k=3", "of samples of E.npz, by their ids, or the titles of items"),
             ("E.npz 'new/*.jpg' page=near.html", "with pictures, in one HTML file"),
             ("E.npz 'a red circle'", "of a text, where E.npz holds texts or was written with pool=shared"),
         ),

@@ -36,7 +36,7 @@ def read_interaction_files(paths: Sequence[str], preprocessor: InteractionsPrepr
 
 
 def item_samples(preprocessor: InteractionsPreprocessor) -> UserFiles:
-    """Each item as a history of its own, by its name."""
+    """Each item as a history of its own, by its name, with its title where the data have titles."""
     items = torch.arange(FIRST, FIRST + len(preprocessor.items), dtype=torch.int32)
     source = ArraySource(Ragged(items, torch.arange(len(items) + 1), PAD), names=preprocessor.items)
     dataset = Dataset(
@@ -49,7 +49,8 @@ def item_samples(preprocessor: InteractionsPreprocessor) -> UserFiles:
         preprocessor=preprocessor,
         fingerprint=fingerprint(len(items), [preprocessor.sha256.encode()]),
     )
-    return UserFiles(dataset, preprocessor.items, [preprocessor.title(i) for i in items.tolist()], {})
+    titles = [preprocessor.titles.get(name, "") for name in preprocessor.items] if preprocessor.titles else []
+    return UserFiles(dataset, preprocessor.items, [""] * len(items), {}, titles)
 
 
 def _read(path: str, preprocessor: InteractionsPreprocessor) -> FilePart:

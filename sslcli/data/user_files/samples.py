@@ -33,12 +33,13 @@ class UserFiles:
     """Samples of files, in the order in which these were given.
 
     dataset: its train split has all of them. ids: a unique name of each. paths: the file of each. unreadable: path -> reason, of
-    files that hold no sample which could be read."""
+    files that hold no sample which could be read. titles: of each, for people; empty where there are none."""
 
     dataset: Dataset
     ids: Sequence[str]
     paths: Sequence[str]
     unreadable: Mapping[str, str]
+    titles: Sequence[str] = ()
 
 
 def expand(names: Iterable[str]) -> list[str]:

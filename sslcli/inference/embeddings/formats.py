@@ -1,9 +1,9 @@
 """Write embeddings to .npz, .npy, .parquet or .safetensors. Equal rows give equal bytes; memory does not grow with their number.
 
-| ending | vectors | id, path, label | what identifies them |
+| ending | vectors | id, path, title, label | what identifies them |
 |---|---|---|---|
-| .npz | entry `vector` | entries `id`, `path`, `label` | entry `meta`, JSON |
-| .parquet | column `vector` | columns `id`, `path`, `label` | metadata `sslcli` of the schema, JSON |
+| .npz | entry `vector` | entries `id`, `path`, `title`, `label` | entry `meta`, JSON |
+| .parquet | column `vector` | columns `id`, `path`, `title`, `label` | metadata `sslcli` of the schema, JSON |
 | .safetensors | tensor `vector` | FILE.safetensors.csv | metadata `sslcli`, JSON |
 | .npy | the array | FILE.npy.csv | FILE.npy.json |
 """

@@ -6,7 +6,7 @@ import csv
 import json
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from sslcli.console import escape
 from sslcli.errors import DataError, RequestError
 from sslcli.inference.embeddings.formats import FORMATS, KEY, beside, import_parquet
+from sslcli.inference.inputs import ITEMS
 from sslcli.runs import Record
 from sslcli.runs.files import parse
 
@@ -23,14 +24,15 @@ HINT = "sslcli embed RUN ... out=E.npz writes one"
 
 @dataclass(frozen=True)
 class Embeddings:
-    """n embedded samples: vectors (n, dim) or (n, tokens, dim) float32, ids, paths and labels (None without any) of each, and what
-    identifies the encoder and the settings, see `embed.py`."""
+    """n embedded samples: vectors (n, dim) or (n, tokens, dim) float32, ids, paths, labels and titles (None without any) of each,
+    and what identifies the encoder and the settings, see `embed.py`."""
 
     ids: Sequence[str] | np.ndarray
     paths: Sequence[str] | np.ndarray
     labels: Sequence[Any] | np.ndarray | None
     vectors: np.ndarray
     meta: Record
+    titles: Sequence[str] | np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,7 +46,7 @@ def read_embeddings(path: Path) -> Embeddings:
         raise RequestError(f"{escape(str(path))}: expected a file {', '.join(FORMATS)}", HINT)
     try:
         found = READERS[path.suffix.lower()](path)
-        counts = [len(c) for c in (found.ids, found.paths, found.vectors, found.labels) if c is not None]
+        counts = [len(c) for c in (found.ids, found.paths, found.vectors, found.labels, found.titles) if c is not None]
         if (
             len(set(counts)) != 1
             or found.vectors.dtype != np.float32
@@ -53,6 +55,9 @@ def read_embeddings(path: Path) -> Embeddings:
             raise ValueError("its columns do not fit together")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{escape(str(path))} holds no embeddings of sslcli: {error}", HINT) from None
+    if found.meta.get("settings", {}).get("pool") == ITEMS and found.titles is None:  # as earlier versions wrote titles
+        titled = list(found.paths) != list(found.ids)
+        return replace(found, paths=[""] * len(found), titles=found.paths if titled else None)
     return found
 
 
@@ -71,9 +76,8 @@ def _read_npz(path: Path) -> Embeddings:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     arrays = {name: _map_entry(path, info) for name, info in entries.items()}
-    return Embeddings(
-        arrays["id"], arrays["path"], arrays.get("label"), arrays["vector"], parse(str(arrays["meta"][()]))
-    )
+    meta = parse(str(arrays["meta"][()]))
+    return Embeddings(arrays["id"], arrays["path"], arrays.get("label"), arrays["vector"], meta, arrays.get("title"))
 
 
 def _map_entry(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
@@ -133,7 +137,7 @@ def _with_csv(path: Path, vectors: np.ndarray, meta: Record) -> Embeddings:
     with open(beside(path, ".csv"), encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-    return Embeddings(columns["id"], columns["path"], columns.get("label"), vectors, meta)
+    return Embeddings(columns["id"], columns["path"], columns.get("label"), vectors, meta, columns.get("title"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- parquet
@@ -149,8 +153,10 @@ def _read_parquet(path: Path) -> Embeddings:
             vectors = vectors.flatten()
         meta = parse((table.schema.metadata or {}).get(KEY.encode(), b"{}"))
         ids, paths = (table[name].to_pylist() for name in ("id", "path"))
-        labels = table["label"].to_pylist() if "label" in table.column_names else None
-        return Embeddings(ids, paths, labels, np.asarray(vectors).reshape(shape), meta)
+        labels, titles = (
+            table[name].to_pylist() if name in table.column_names else None for name in ("label", "title")
+        )
+        return Embeddings(ids, paths, labels, np.asarray(vectors).reshape(shape), meta, titles)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
 

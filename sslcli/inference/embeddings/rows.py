@@ -30,7 +30,8 @@ class EmbeddedRows:
 
     @property
     def columns(self) -> list[str]:
-        return ["id", "path", *(["label"] if self.inputs.labeled else [])]
+        titled, labeled = len(self.inputs.titles) > 0, self.inputs.labeled
+        return ["id", "path", *(["title"] if titled else []), *(["label"] if labeled else [])]
 
     def chunks(self) -> Iterator[slice]:
         return (slice(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK))
@@ -40,7 +41,8 @@ class EmbeddedRows:
         inputs, numbers = self.inputs, self.kept[part].tolist()
         if column == "label":
             return [inputs.label(i) for i in numbers]
-        return [(inputs.ids if column == "id" else inputs.paths)[i] for i in numbers]
+        cells = {"id": inputs.ids, "path": inputs.paths, "title": inputs.titles}[column]
+        return [cells[i] for i in numbers]
 
     def cells(self, part: slice) -> Iterator[tuple[str | float | None, ...]]:
         """Some rows of all columns but the vectors."""
