@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ from sslcli.runs.safetensors_file import corrupt_safetensors, safetensors
 FOLDER = "classifier"
 TENSORS, INFO = "classifier.safetensors", "classifier.json"
 FORMAT = 1
-EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
+EVALUATORS: tuple[Evaluator, ...] = ("probe", "finetune")
 REFERENCE = ("features", "mean", "scale", "distances")  # tensors of it
 SCHEMA: dict[str, Any] = {
     "format": int,
@@ -52,6 +52,7 @@ def write_classifier(run: Path, classifier: Classifier, about: Record) -> Path:
     """Writes the files of a classifier into a run folder, and returns their folder. `about`: further keys of classifier.json.
     StorageError."""
     name = f"{FOLDER}/{classifier.evaluator}"
+    assert classifier.reference is not None
     encoder = read_info(run)
     tensors = {
         "head.weight": classifier.weight,

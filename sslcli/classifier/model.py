@@ -11,23 +11,24 @@ from torch import Tensor, nn
 from sslcli.classifier.reference import Reference
 from sslcli.runs import Record
 
-Evaluator = Literal["probe", "finetune"]
+Evaluator = Literal["probe", "finetune", "zeroshot"]
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """What an evaluator fitted to the first draw of labels.
+    """What an evaluator fitted to the first draw of labels, or the vectors of the names of classes.
 
-    evaluator: the evaluator. weight (K, d), bias (K,): of features as the backbone gives them. classes: the names of the K outputs;
-    empty for the layer of a value, whose K is 1. temperature: what logits are divided by. backbone: the fine-tuned one; None for
-    the encoder of the run. protocol: how it was fitted and measured, in plain JSON types.
+    evaluator: the evaluator; zeroshot: nothing is fitted. weight (K, d), bias (K,): of features as the backbone gives them.
+    classes: the names of the K outputs; empty for the layer of a value, whose K is 1. reference: None where nothing is fitted.
+    temperature: what logits are divided by. backbone: the fine-tuned one; None for the encoder of the run. protocol: how it was
+    fitted and measured, in plain JSON types.
     """
 
     evaluator: Evaluator
     weight: Tensor
     bias: Tensor
     classes: tuple[str, ...]
-    reference: Reference
+    reference: Reference | None
     temperature: float = 1.0
     backbone: nn.Module | None = None
     protocol: Record = field(default_factory=dict)
@@ -36,7 +37,8 @@ class Classifier:
         outputs, dim = self.weight.shape
         assert self.bias.shape == (outputs,), (self.weight.shape, self.bias.shape)
         assert outputs == (len(self.classes) or 1), (outputs, self.classes)
-        assert self.reference.features.shape[1] == dim, (self.reference.features.shape, dim)
+        if self.reference is not None:
+            assert self.reference.features.shape[1] == dim, (self.reference.features.shape, dim)
 
     @property
     def predicts_value(self) -> bool:

@@ -7,12 +7,11 @@ class is the mean of the unit vectors of its name in several templates.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslcli import console
 from sslcli.data.image_text.captions import Captions
@@ -23,16 +22,16 @@ from sslcli.evals.artefacts.sample_sheets import Cell, Mark, Row, Sheet, thumbna
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Artefact, Result
 from sslcli.evals.metrics.interval import accuracy_intervals
+from sslcli.evals.zero_shot.class_vectors import class_vectors, encode_in_parts
 from sslcli.evals.zero_shot.prompts import class_names, name_notes, prompts, unknown_names
 from sslcli.evals.zero_shot.recall import KS, best_ranks, chance_recall
 from sslcli.formats.named_encoders import captions_of
 from sslcli.methods.base import Method
 from sslcli.rng import derive, order
 from sslcli.runs import Record
-from sslcli.views.image_text.captions import encode_texts, views_of
+from sslcli.views.image_text.captions import views_of
 
 HINT = "sslcli pretrain method=clip dataset=pairs dataset.path=manifest.csv"
-AT_ONCE = 256  # texts
 SCORES = 20_000_000  # similarities in memory
 ROWS, SHOWN = 8, 6  # captions and images in the sheet
 LINE = 32  # characters of a caption in it
@@ -88,15 +87,15 @@ def zeroshot(
         ids, vectors = sample_vectors(one, data, split)
         y = data.labels(split)[ids]
         if classes and bool((y >= 0).any()):
-            class_vectors = _class_vectors(one, data, texts_of_classes, preprocessor)
+            of_classes = class_vectors(partial(_encode, one, data), texts_of_classes, preprocessor)
             known = y >= 0
-            scores, labeled = vectors[known] @ class_vectors.T, int(known.sum())
+            scores, labeled = vectors[known] @ of_classes.T, int(known.sum())
             numbers |= {prefix + key: value for key, value in accuracies(scores, y[known]).items()}
             if not prefix:
                 made = Predictions(ids[known], y[known], scores.argmax(dim=1)[None])
                 artefacts |= made.files(source, data.dataset.classes)
         if texts is not None:
-            text_vectors = _encode(one, data, texts.x)
+            text_vectors = encode_in_parts(partial(_encode, one, data), texts.x)
             found = recalls(vectors, text_vectors, ids, texts)
             numbers |= {prefix + key: value for key, value in found.items()}
             retrieved = len(ids)
@@ -155,19 +154,8 @@ def sample_vectors(method: Method, data: EvalData, split: Split) -> tuple[Tensor
 
 def _encode(method: Method, data: EvalData, x: Tensor) -> Tensor:
     """The unit vectors (T, P) of texts (T, L)."""
-    parts = []
-    for part in x.split(AT_ONCE):
-        with torch.no_grad(), data.autocast():
-            parts.append(method.caption_vectors(part.to(data.device)).float().cpu())
-    return torch.cat(parts)
-
-
-def _class_vectors(
-    method: Method, data: EvalData, texts: Sequence[Sequence[str]], preprocessor: TextPreprocessor
-) -> Tensor:
-    """(K, P) unit vectors. texts: of each class."""
-    each = [_encode(method, data, encode_texts(own, preprocessor)).mean(dim=0) for own in texts]
-    return F.normalize(torch.stack(each), dim=1)
+    with torch.no_grad(), data.autocast():
+        return method.caption_vectors(x.to(data.device))
 
 
 def accuracies(scores: Tensor, y: Tensor) -> dict[str, float]:

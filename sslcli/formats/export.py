@@ -37,6 +37,7 @@ class TrainedModel:
     labels: Tensor | None = None  # (n,) int64: their classes, among those of the classifier; -1 for others
     classifier: Classifier | None = None  # exported on top of the backbone
     precision: str = "fp32"  # of the weights that are written
+    tower: str | None = None  # image or text: one of the encoders of a shared space, see `towers.py`
 
     @property
     def network(self) -> nn.Module:

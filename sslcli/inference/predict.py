@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sslcli import console
 from sslcli.classifier.files import check_evaluator
@@ -25,6 +26,8 @@ from sslcli.inference.predictions import (
 )
 from sslcli.inference.row_file import open_rows
 from sslcli.inference.session import open_session
+from sslcli.inference.vectors.shared_space import SHARED
+from sslcli.inference.zero_shot import ZeroShot, zero_shot_classifier
 from sslcli.runs import records
 from sslcli.runs.run import now
 
@@ -37,10 +40,11 @@ Show = Callable[[Sequence[Row], Sequence[str]], None]  # rows, and the names of 
 
 @dataclass(frozen=True)
 class Settings:
-    """evaluator: whose classifier; "" for the newer one. threshold, probabilities: see `Predictor`. batch_size: see
-    `FeatureExtractor`."""
+    """evaluator: whose classifier; "" for the newer one. zero_shot: the names of classes instead of a classifier. threshold,
+    probabilities: see `Predictor`. batch_size: see `FeatureExtractor`."""
 
     evaluator: str = ""
+    zero_shot: ZeroShot | None = None
     threshold: float | None = None
     batch_size: int = ROWS
     probabilities: str = "auto"
@@ -57,12 +61,17 @@ def predict(
     """Predicts samples with the classifier of the run `spec`; the rows go to the file `out`, or to `show` where there is none.
 
     `values`: the resolved configuration, with `device` and `train.devices`. RequestError where the run kept no classifier."""
-    run = open_trained(spec).run
-    classifier = kept_classifier(run, settings.evaluator)
+    run, size = open_trained(spec).run, settings.batch_size
+    if settings.zero_shot is not None:
+        options: dict[str, Any] = {"batch_size": size, "pool": SHARED}
+        session = open_session(spec, values, **options)
+        classifier = zero_shot_classifier(session.encoder, settings.zero_shot)
+    else:
+        classifier = kept_classifier(run, settings.evaluator)
+        options = {"batch_size": size, "finetuned": classifier.backbone is not None}
+        session = open_session(spec, values, **options)
     predictor = Predictor(classifier, settings.threshold, settings.probabilities)
-    size, finetuned = settings.batch_size, classifier.backbone is not None
-    session = open_session(spec, values, batch_size=size, finetuned=finetuned)
-    launched = session.launch("predict", spec, values, batch_size=size, finetuned=finetuned)
+    launched = session.launch("predict", spec, values, **options)
     inputs = read_inputs(session.encoder, samples)
     predictor = replace(predictor, id=inputs.dataset.id)
     ids = None if inputs.dataset.id is None else inputs.source.names

@@ -50,6 +50,8 @@ class Predictor:
     def columns(self) -> tuple[str, ...]:
         """`path`, `class`, ...; before them that of the identifiers, and after them `probability_CLASS` for each class."""
         names = (*(VALUE_COLUMNS if self.classifier.predicts_value else CLASS_COLUMNS), *self._of_classes)
+        if self.classifier.reference is None:
+            names = tuple(name for name in names if name != "distance")
         return names if self.id is None else (self.id if self.id not in names else f"id_{self.id}", *names)
 
     @property
@@ -75,10 +77,13 @@ class Predictor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a product rounds differently on another number of threads
         try:
-            distance = [round(d, 2) for d in self.classifier.reference.percentile(z)[places].tolist()]
+            reference = self.classifier.reference
+            distance: list[tuple[float, ...]] = [()] * len(places)
+            if reference is not None:
+                distance = [(round(d, 2),) for d in reference.percentile(z)[places].tolist()]
             if self.classifier.predicts_value:
                 values = self.classifier.outputs(z)[places, 0].tolist()
-                return [(*head, v, d, None) for head, v, d in zip(heads, values, distance, strict=True)]
+                return [(*head, v, *d, None) for head, v, d in zip(heads, values, distance, strict=True)]
             p = self.classifier.probabilities(z)[places]
             index = p.topk(2, dim=1).indices
         finally:
@@ -86,7 +91,7 @@ class Predictor:
         names = self.classifier.classes
         every = bool(self._of_classes)
         return [
-            (*head, self._class(names[a], p[a]), p[a], names[b], p[b], d, None, *(p if every else ()))
+            (*head, self._class(names[a], p[a]), p[a], names[b], p[b], *d, None, *(p if every else ()))
             for head, p, (a, b), d in zip(heads, rounded(p), index.tolist(), distance, strict=True)
         ]
 
@@ -161,7 +166,7 @@ class Summary:
                 self.unreadable += 1
                 continue
             self.predicted += 1
-            self.far += cells["distance"] >= FAR
+            self.far += cells.get("distance", 0) >= FAR
             self.total += cells["probability"] if "class" in cells else cells["value"]
             if "class" in cells:
                 self.unsure += cells["class"] is None

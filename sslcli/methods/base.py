@@ -205,6 +205,14 @@ class Method(nn.Module):
         """Unit vectors (B, P) of captions (B, L) in the space of `sample_vectors`."""
         raise NotImplementedError(f"{type(self).__name__} does not read captions")
 
+    def similarity_scale(self) -> float:
+        """What the loss multiplies the similarities of samples and captions by: the inverse of the temperature."""
+        raise NotImplementedError(f"{type(self).__name__} does not read captions")
+
+    def caption_method(self) -> CaptionMethod | None:
+        """The method with the encoders of samples and of captions; None without one."""
+        return None
+
     @torch.no_grad()
     def figures(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Figures of what the method computes, as columns of view-like tensors (B, ...): {"reconstruction": {"source": x, ...}}."""
@@ -233,6 +241,7 @@ class CaptionMethod(Method):
     uses_captions = True
     compares = True
     negatives = 1
+    log_scale: nn.Parameter  # of the similarities
 
     def __init__(self, backbone: nn.Module, tower: Tower, proj_dim: Width):
         super().__init__(backbone)
@@ -250,6 +259,12 @@ class CaptionMethod(Method):
 
     def caption_vectors(self, x: Tensor) -> Tensor:
         return self.shared.text(self.tower(x))
+
+    def similarity_scale(self) -> float:
+        return float(self.log_scale.detach().exp())
+
+    def caption_method(self) -> CaptionMethod:
+        return self
 
     def details(self) -> dict[str, str]:
         return {"tower": self.shared.describe(self.tower)}

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sslcli.methods.base import Batch, Method, Reconstruction
+from sslcli.methods.base import Batch, CaptionMethod, Method, Reconstruction
 from sslcli.nn.dist import all_reduce_mean
 
 
@@ -194,6 +194,12 @@ class MultiTask(Method):
 
     def caption_vectors(self, x: Tensor) -> Tensor:
         return next(self._task(n) for n in self.tasks if self._task(n).shares_space).caption_vectors(x)
+
+    def similarity_scale(self) -> float:
+        return next(self._task(n) for n in self.tasks if self._task(n).shares_space).similarity_scale()
+
+    def caption_method(self) -> CaptionMethod | None:
+        return next((found for n in self.tasks if (found := self._task(n).caption_method()) is not None), None)
 
     def describe(self) -> dict[str, str]:
         details = {f"{n} {key}": value for n in self.tasks for key, value in self._task(n).describe().items()}

@@ -14,7 +14,7 @@ from sslcli.data.loading.evaluation import iterate_batches
 from sslcli.pick.picks import COLUMNS, Picked
 from sslcli.runs import Record
 from sslcli.runs.files import replace_file
-from sslcli.views import detailed, previews
+from sslcli.views import detailed, whole_previews
 from sslcli.views.preview.base import Preview, to_png
 
 
@@ -54,5 +54,5 @@ def read_previews(picked: Picked) -> Sequence[Preview]:
     wanted = torch.tensor([s.index for s in picked.samples], dtype=torch.int64)
     shown: dict[int, Preview] = {}
     for ids, x in iterate_batches(inputs.source, detailed(inputs.source, inputs.dataset), batch_size=64, ids=wanted):
-        shown |= zip(ids.tolist(), previews(inputs.dataset, x, inputs.source, ids), strict=True)
+        shown |= zip(ids.tolist(), whole_previews(inputs.dataset, x, inputs.source, ids), strict=True)
     return [shown[s.index] for s in picked.samples]

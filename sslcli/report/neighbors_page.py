@@ -17,7 +17,7 @@ from sslcli.report.html.elements import section
 from sslcli.report.html.markup import Html, el
 from sslcli.report.html.page import page
 from sslcli.runs.files import replace_file
-from sslcli.views import clean, previews
+from sslcli.views import clean, whole_previews
 
 MOST = 2000  # samples that a page shows
 
@@ -87,6 +87,6 @@ def _drawn(inputs: Inputs, paths: dict[str, str]) -> dict[str, Html]:
     drawn: dict[str, Html] = {}
     ids = torch.tensor(list(wanted), dtype=torch.int64)
     for part, x in iterate_batches(inputs.source, clean(inputs.dataset), batch_size=64, ids=ids):
-        for i, preview in zip(part.tolist(), previews(inputs.dataset, x, inputs.source, part), strict=True):
+        for i, preview in zip(part.tolist(), whole_previews(inputs.dataset, x, inputs.source, part), strict=True):
             drawn[wanted[i]] = Html(preview.html())
     return drawn

@@ -133,6 +133,11 @@ def detailed(source: Source, dataset: Dataset) -> Views:
     return Views({"clean": 1}, {"clean": modality(dataset.modality).detail(source, dataset)}, dataset)
 
 
+def whole_previews(dataset: Dataset, x: Tensor, source: Source, ids: Tensor) -> list[Preview]:
+    """As `previews`, for pages on which people label or search: with what views leave out, such as the sides of a wide image."""
+    return modality(dataset.modality).uncrop(previews(dataset, x, source, ids), source, ids, dataset)
+
+
 def previews(dataset: Dataset, x: Tensor, source: Source | None = None, ids: Tensor | None = None) -> list[Preview]:
     """How the views x (B, *shape) of a data set's samples, as `Views` makes them, are shown to people. `source`, `ids` (B,): the
     samples themselves, where these can be presented beside their views."""

@@ -14,7 +14,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sslcli.data.dataset import Dataset, Preprocessor, Source
-from sslcli.data.images.crop import crop_and_resize, to_array
+from sslcli.data.images.crop import crop_and_resize, shrink, to_array
 from sslcli.data.images.preprocessor import ImagePreprocessor
 from sslcli.data.user_files.images import read_image_files
 from sslcli.data.user_files.samples import UserFiles
@@ -76,7 +76,7 @@ OPS: dict[str, type[Op]] = {
 }
 
 
-SHOWN = 256  # pixels of a side of an image that people look at
+SHOWN, LONGEST = 256, 1024  # pixels of the sides of an image that people look at
 
 
 @dataclass
@@ -246,6 +246,15 @@ class ImageModality(GridModality):
     def preview(self, x: Tensor, dataset: Dataset) -> list[Preview]:
         mean, std = (per_channel(v, x.shape[1]).view(-1, 1, 1) for v in (dataset.values.mean, dataset.values.std))
         return [Picture(sample * std + mean) for sample in x.detach().float().cpu()]
+
+    def uncrop(self, shown: list[Preview], source: Source, ids: Tensor, dataset: Dataset) -> list[Preview]:
+        """Whole images, where these are wider or higher than the views."""
+        aspect = dataset.shape[2] / dataset.shape[1]
+        found = [shrink(source.read(i), aspect, SHOWN, LONGEST) for i in ids.tolist()]
+        return [
+            p if pixels is None or not isinstance(p, Picture) else replace(p, pixels=pixels)
+            for p, pixels in zip(shown, found, strict=True)
+        ]
 
     def near_copies(self, dataset: Dataset, features: RawFeatures) -> NearCopies | None:
         return ImageCopies(dataset.shape) if min(dataset.shape[1:]) >= LEAST_SIDE else None

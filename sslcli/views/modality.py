@@ -138,6 +138,10 @@ class Modality(ABC):
         """Previews of clean views with what only the samples `ids` (B,) of the source have, such as their sound."""
         return shown
 
+    def uncrop(self, shown: list[Preview], source: Source, ids: Tensor, dataset: Dataset) -> list[Preview]:
+        """Previews of clean views with all of the samples `ids` (B,) of the source, where the views have a part of them."""
+        return shown
+
     def read_files(self, paths: Sequence[str], preprocessor: Preprocessor, notes: list[str]) -> UserFiles:
         """The samples in files and folders that exist, as an encoder with this preprocessor takes them, without a split. Files that
         cannot be read are listed; RequestError for those of another kind, DataError where none can be read."""

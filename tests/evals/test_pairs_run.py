@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +158,115 @@ def test_files_are_predicted_and_exported(trained, tmp_path):
     assert picked.code == 0, picked.err
     audit = trained("data", "audit", *DATA.split())
     assert audit.code in (0, 1), audit.err
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_names_of_classes_predict(trained, tmp_path):
+    from PIL import Image
+
+    assert trained("eval", "zeroshot", "evaluator.baselines=false").code == 0
+    assert trained("predict", "latest", "from=zeroshot", "split=test", "probabilities=all", "out=all.csv").code == 0
+    own = rows_of(tmp_path / "all.csv")
+    evaluated = rows_of(tmp_path / "runs" / "clip" / "eval" / "zeroshot_predictions.csv")
+    assert [row["class"] for row in own] == [row["predicted"] for row in evaluated]
+    assert list(own[0])[:6] == ["path", "class", "probability", "runner_up", "runner_up_probability", "error"]
+    assert "distance" not in own[0]
+    shares = [{k: float(v) for k, v in row.items() if k.startswith("probability_")} for row in own]
+    assert [len(row) for row in shares] == [36] * 58
+    assert all(sum(row.values()) == pytest.approx(1) for row in shares)
+    assert all(max(row.values()) == row[f"probability_{o['class']}"] for row, o in zip(shares, own, strict=True))
+
+    (tmp_path / "photos").mkdir()
+    for name, color in {"a": (200, 30, 30), "b": (30, 60, 200)}.items():
+        Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "names.txt").write_text("red\n\ngreen circle\n")
+    given = "classes={r: red, g: green circle}"
+    template = 'templates=["a {}"]'
+    assert trained("predict", "latest", "photos", "from=zeroshot", given, template, "out=map.csv").code == 0
+    assert (
+        trained("predict", "latest", "photos", "from=zeroshot", "classes=names.txt", template, "out=txt.csv").code == 0
+    )
+    by_map, by_file = (rows_of(tmp_path / name) for name in ("map.csv", "txt.csv"))
+    assert [Path(row["path"]).name for row in by_map] == ["a.png", "b.png"]
+    assert [row["probability_r"] for row in by_map] == [row["probability_red"] for row in by_file]
+    other = trained("predict", "latest", "photos", "from=zeroshot", given, "templates=x {} y", "--json")
+    assert json.loads(other.out.splitlines()[0])["probability_r"] != float(by_map[0]["probability_r"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["from=zeroshot", "classes=[red]"], "two or more different names"),
+        (["from=zeroshot", "classes=[red,red]"], "two or more different names"),
+        (["from=zeroshot", "classes=none.txt"], "cannot be read"),
+        (["from=zeroshot", "classes=[red,{a: b}]"], "expected texts"),
+        (["from=zeroshot", "classes=[red"], "not valid YAML"),
+        (["from=zeroshot", "classes=[qqq,zzz]"], "no word of the names"),
+        (["from=zeroshot", "templates=a photo"], "expected texts with {}"),
+        (["classes=[red,green]"], "from=zeroshot classes="),
+    ],
+)
+def test_bad_names_of_classes_are_refused(trained, words, message):
+    result = trained("predict", "latest", *words)
+    assert result.code == 2, result.err
+    assert message in result.err
+
+
+def test_both_towers_are_exported(trained, tmp_path):
+    from sslcli.data.image_text.preprocessor import PairsPreprocessor
+    from sslcli.inference.encoder import open_trained
+    from sslcli.inference.vectors.shared_space import SharedSpace, shared_encoder
+    from sslcli.views.image_text.captions import encode_texts
+
+    encoder = shared_encoder(open_trained("runs/clip"))
+    space, own = encoder.module, encoder.preprocessor
+    assert isinstance(space, SharedSpace)
+    assert isinstance(own, PairsPreprocessor)
+    texts = ["a red circle", "green", "a large blue square below"]
+    inputs = {"text": encode_texts(texts, own.captions), "image": torch.randn(3, *own.shape)}
+    with torch.no_grad():
+        vectors = {"text": space.of_texts(texts), "image": space(inputs["image"])}
+    for tower, x in inputs.items():
+        result = trained("export", "latest", "format=torch_export", f"tower={tower}", f"out={tower}")
+        assert result.code == 0, result.err
+        program = torch.export.load(tmp_path / tower / "encoder.pt2").module()
+        assert float((program(x) - vectors[tower]).detach().abs().max()) < 1e-5
+        about = json.loads((tmp_path / tower / "metadata.json").read_text())
+        assert (about["tower"], about["output"]) == (tower, {"features": vectors[tower].shape[1]})
+        assert about["scale"] == pytest.approx(space.method.similarity_scale())
+    assert about["modality"] == "pairs"
+    code = "import json, sys; sys.path.insert(0, '.'); from preprocess import Preprocessor; "
+    code += "print(Preprocessor().encode(json.loads(sys.argv[1])).tolist())"
+    words = [sys.executable, "-c", code, json.dumps(texts)]
+    made = subprocess.run(words, cwd=tmp_path / "text", capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout) == inputs["text"].tolist()
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    assert trained("export", "latest", "format=onnx", "tower=text", "out=onnx").code == 0
+    session = runtime.InferenceSession(tmp_path / "onnx" / "encoder.onnx")
+    (found,) = session.run(None, {"input": inputs["text"].numpy()})
+    assert np.abs(found - vectors["text"].numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tower=text"], "format=sslcli has no tower"),
+        (["tower=text", "format=timm"], "format=timm has no tower"),
+        (["tower=sound", "format=onnx"], "expected image or text"),
+        (["tower=text", "format=torch_export", "head=probe"], "no classifier"),
+    ],
+)
+def test_bad_towers_are_refused(trained, tmp_path, words, message):
+    result = trained("export", "latest", "out=x", *words)
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert not (tmp_path / "x").exists()
 
 
 def test_weights_pass_between_images_and_pairs(trained):

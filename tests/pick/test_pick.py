@@ -138,6 +138,28 @@ def test_photographs_on_the_page_are_jpeg_and_drawings_png():
         assert size == image.shape[1::-1]
 
 
+def test_page_shows_whole_wide_and_tall_images(cli, run, tmp_path):
+    """The views of the encoder are squares from the middle, which is gray here."""
+    (tmp_path / "wide").mkdir()
+    for i, (width, height) in enumerate([(96, 24), (24, 96), (16, 16)]):
+        pixels = np.full((height, width, 3), 128, np.uint8)
+        pixels[0, 0], pixels[-1, -1] = (255, 0, 0), (0, 0, 255)
+        Image.fromarray(pixels).save(tmp_path / "wide" / f"{i}.png")
+    options = ["n=3", "page=pick.html", "out=pick.csv", "device=cpu", "device.threads=1"]
+    result = cli("pick", run, "wide", *options)
+    assert result.code == 0, result.err
+    page = (tmp_path / "pick.html").read_text()
+    found = re.findall(r'<img src="data:image/png;base64,([^"]*)"[^>]* width="(\d+)" height="(\d+)"', page)
+    shapes = set()
+    for content, width, height in found:
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+        assert drawn.shape[:2] == (int(height), int(width))
+        assert (drawn[0, 0].argmax(), drawn[-1, -1].argmax()) == (0, 2)
+        shapes.add(int(width) / int(height))
+    assert shapes == {4.0, 0.25, 1.0}
+    assert "width: auto; height: auto; max-height" in page  # a limited height does not change the ratio
+
+
 def test_tasks_for_label_studio(cli, run, tmp_path):
     options = ["device=cpu", "device.threads=1", "by=cover", "n=6"]
     assert cli("pick", run, "format=labelstudio", "out=tasks.json", *options).code == 0

@@ -25,20 +25,26 @@ def main(request: Request) -> int:
 
     from sslcli.formats.export import export
     from sslcli.formats.registry import export_format
+    from sslcli.formats.towers import check_tower, tower_model
     from sslcli.runs.find import find
     from sslcli.runs.run import Run
 
     form = export_format(options.get("format", "sslcli"))
     check_folder(out, form)
-    run, head = Run.open(find(name)), options.get("head", "none")
+    run, head, tower = Run.open(find(name)), options.get("head", "none"), options.get("tower")
     check_head(head, options.get("checkpoint", "last"), form)
+    if tower is not None:
+        check_tower(tower, head, form)
     precision = options.get("precision", "fp32")
     if precision not in form.tolerance:
         raise RequestError(
             f"precision={precision}: format={form.name} has {', '.join(form.tolerance)}",
             f"format=onnx precision={precision}" if precision in ("fp16", "int8") else "precision=fp32",
         )
-    model = replace(load_model(run, options.get("checkpoint", "last"), form, head), precision=precision)
+    model = load_model(run, options.get("checkpoint", "last"), form, head, with_method=tower is not None)
+    if tower is not None:
+        model = tower_model(model, tower, held_out_captions(run) if tower == "text" else None)
+    model = replace(model, precision=precision)
     exported = export(model, form, out)
     parameters = console.human_count(sum(p.numel() for p in model.backbone.parameters()))
     about = f"step {model.info['step']:,}; {type(model.backbone).__name__}, dim {model.info['dim']}, {parameters} parameters"
@@ -77,9 +83,9 @@ def check_head(head: str, which: str, form: ExportFormat) -> None:
         )
 
 
-def load_model(run: Run, which: str, form: ExportFormat, head: str = "none") -> TrainedModel:
-    """The verified encoder, on the CPU, and the heads of the method if the format has them. `which`: a step, `best`, or `last`
-    (the run's encoder). `head`: the evaluator whose classifier is on top."""
+def load_model(run: Run, which: str, form: ExportFormat, head: str = "none", with_method: bool = False) -> TrainedModel:
+    """The verified encoder, on the CPU, and the method with its heads if the format has them, or `with_method`. `which`: a step,
+    `best`, or `last` (the run's encoder). `head`: the evaluator whose classifier is on top."""
     from sslcli.builders import load_checkpoint_method
     from sslcli.classifier.files import load_classifier
     from sslcli.data import preprocess
@@ -93,7 +99,7 @@ def load_model(run: Run, which: str, form: ExportFormat, head: str = "none") -> 
         backbone, info = load_encoder(run.path)
         method = None
         saved = [p for p in checkpoint.existing(run.path / "checkpoints") if checkpoint.step_of(p) == info["step"]]
-        if form.heads and saved and checkpoint.verify(saved[-1]) is None:
+        if (form.heads or with_method) and saved and checkpoint.verify(saved[-1]) is None:
             method, info = load_checkpoint_method(run, saved[-1])
             backbone = method.eval_backbone
     else:
@@ -129,6 +135,27 @@ def held_out_samples(run: Run, classes: tuple[str, ...], count: int = 256) -> tu
     places = {name: place for place, name in enumerate(classes)}
     names = [str(dataset.classes[i]) if i >= 0 else None for i in source.labels[ids].tolist()]
     return x, torch.tensor([-1 if name is None else places.get(name, -1) for name in names])
+
+
+def held_out_captions(run: Run, count: int = 256) -> Tensor | None:
+    """Captions (n, L) int64 of test samples of a run, or of training samples without a test split; None for what cannot be read."""
+    import torch
+
+    from sslcli.builders import load_dataset
+    from sslcli.data.image_text.preprocessor import PairsPreprocessor
+    from sslcli.data.record import read_record
+    from sslcli.errors import SslError
+    from sslcli.views.image_text.captions import views_of
+
+    try:
+        dataset = load_dataset(run.valid_config, read_record(run), download=False)
+    except SslError:
+        return None
+    captions, own = (dataset.test or dataset.train).captions, dataset.preprocessor
+    if captions is None or not isinstance(own, PairsPreprocessor):
+        return None
+    texts = len(captions.texts)
+    return views_of(captions, torch.linspace(0, texts - 1, min(count, texts)).long(), own.captions)
 
 
 def checkpoint_folder(run: Run, which: str) -> Path:

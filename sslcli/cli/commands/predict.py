@@ -1,5 +1,5 @@
-"""sslcli predict RUN [FILES ...]: classes of new samples, by the classifier that `eval probe` or `eval finetune` kept; or the next
-items of users, by a method that predicts them."""
+"""sslcli predict RUN [FILES ...]: classes of new samples, by the classifier that `eval probe` or `eval finetune` kept, or by the
+names of classes; or the next items of users, by a method that predicts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sslcli.inference.next_items import NextSummary
     from sslcli.inference.predictions import Summary
 
-CLASSIFIER_KEYS = {"threshold", "probabilities", "batch_size"}
+CLASSIFIER_KEYS = {"threshold", "probabilities", "batch_size", "classes", "templates"}
+ZEROSHOT_KEYS = {"classes", "templates"}
 NEXT_KEYS = {"k", "seen"}
 NEXT_METHOD = "sasrec and bert4rec do: sslcli pretrain method=sasrec dataset=interactions dataset.path=FILE"
 
@@ -54,6 +55,7 @@ def run(
     options of the other kind."""
     from sslcli.inference.next_items import NextSettings, predict_next, predicts_next
     from sslcli.inference.predict import Settings, predict
+    from sslcli.inference.zero_shot import ZeroShot
 
     source = options.get("from", "")
     following = source in ("", "next") and predicts_next(spec)
@@ -66,9 +68,15 @@ def run(
     if following:
         settings = NextSettings(positive_integer("k", options.get("k", "10")), options.get("seen", "mask"))
         return predict_next(spec, samples, settings, values, out, Rows())
+    for key in set(options) & ZEROSHOT_KEYS if source != "zeroshot" else ():
+        raise RequestError(
+            f"{key}= is of classification by names", f"from=zeroshot {key}=..., by a run of clip or siglip"
+        )
     threshold = number("threshold", options["threshold"]) if "threshold" in options else None
     size = positive_integer("batch_size", options.get("batch_size", "64"))
-    classes = Settings(source, threshold, size, options.get("probabilities", "auto"))
+    zero_shot = ZeroShot.parse(options.get("classes"), options.get("templates")) if source == "zeroshot" else None
+    kept = "" if zero_shot is not None else source
+    classes = Settings(kept, zero_shot, threshold, size, options.get("probabilities", "auto"))
     return predict(spec, samples, classes, values, out, Rows())
 
 

@@ -94,6 +94,7 @@ ENTRIES = (
             ("RUN checkpoint=best out=encoder", "the checkpoint that `sslcli select RUN` ranks first"),
             ("RUN format=hf out=bert", "a folder for transformers, of an encoder of text"),
             ("RUN format=onnx out=onnx", "a graph for onnxruntime, compared with the network on held-out samples"),
+            ("RUN format=onnx tower=text out=text", "the encoder of captions of a run of clip or siglip"),
         ),
         options=(
             Option(
@@ -106,6 +107,13 @@ ENTRIES = (
                 "head",
                 "none|probe|finetune",
                 "of timm, torch_export and onnx: the classifier that eval kept (default: none)",
+            ),
+            Option(
+                "tower",
+                "image|text",
+                "of torch_export and onnx, and of runs of clip and siglip: the encoder of images or of captions with its "
+                "projection to the shared space (default: the backbone of images without it)",
+                ("image", "text"),
             ),
             Option("precision", "fp32|fp16|int8", "of the weights of an ONNX file (default: fp32)"),
             Option("checkpoint", "STEP|best|last", "which weights (default: last)"),

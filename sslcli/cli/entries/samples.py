@@ -76,17 +76,29 @@ ENTRIES = (
                 "the class is left empty where it is less probable",
             ),
             ("RUN dataset=image_folder dataset.path=more split=test out=P.parquet", "a data set"),
+            (
+                "RUN photos from=zeroshot 'classes=[red fox,snow owl]'",
+                "by the names of classes, by a run of clip or siglip",
+            ),
             ("RUN events.csv k=5 out=next.csv", "the next items of each user, by a run of sasrec or bert4rec"),
         ),
         options=(
             Option("out", "FILE", "a new .csv or .parquet file (default: rows on stdout)"),
             Option(
                 "from",
-                "probe|finetune|next",
-                "whose classifier: that of the last eval probe or eval finetune (default: the newer one); next: the next items of "
-                "users (default, where the method predicts them)",
-                ("probe", "finetune", "next"),
+                "probe|finetune|zeroshot|next",
+                "whose classifier: that of the last eval probe or eval finetune (default: the newer one); zeroshot: the most "
+                "similar name of a class, where the method reads captions; next: the next items of users (default, where the "
+                "method predicts them)",
+                ("probe", "finetune", "zeroshot", "next"),
             ),
+            Option(
+                "classes",
+                "LIST",
+                "of zeroshot: [name,...], {name: text,...}, or a .txt file with a class on each line (default: those of the run's "
+                "data)",
+            ),
+            Option("templates", "LIST", "of zeroshot: texts with {} for a class (default: those of eval zeroshot)"),
             Option("k", "N", "next items of each user (default: 10)"),
             Option(
                 "seen",
@@ -108,7 +120,8 @@ ENTRIES = (
         ),
         notes="Columns: path, class, probability, runner_up, runner_up_probability, distance, error, probability_CLASS for each "
         "class; of a value: path, value, distance, error; of next items: user, rank, item, score, title. The column of dataset.id, "
-        "if the run has one, comes first. Probabilities are calibrated on held-out training labels. "
+        "if the run has one, comes first. Probabilities are calibrated on held-out training labels; those of zeroshot are "
+        "not, and have no distance. "
         "The distance is the percentile of the k-NN distance among training samples: at 99, 99 % of them are closer to the others.",
         groups=("dataset", "device"),
         shared=("device",),

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SAME_ASPECT = 0.02  # of a ratio of sides: a crop of less is not seen
+
 
 def to_array(image: object) -> np.ndarray:
     """(H, W, C) uint8 of a decoded image: a Pillow image, or an array (H, W) or (H, W, C), which is not copied."""
@@ -39,3 +41,18 @@ def crop_and_resize(array: np.ndarray, box: Sequence[int], size: tuple[int, int]
     if x.shape[2:] != size:
         x = F.interpolate(x, size, mode=interpolation, antialias=True)
     return x[0]
+
+
+def shrink(raw: object, aspect: float, shorter: int, longer: int) -> Tensor | None:
+    """(C, h, w) uint8 of a whole raw image with sides of at most `shorter` and `longer` pixels, in its own ratio of width to
+    height. None for one of the ratio `aspect`, which a crop of that ratio shows whole, and for one that is not of bytes."""
+    array = raw.permute(1, 2, 0).cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+    if array.dtype != np.uint8:
+        return None
+    array = to_array(array)
+    height, width = array.shape[:2]
+    if abs(width / height / aspect - 1) < SAME_ASPECT:
+        return None
+    scale = min(1.0, shorter / min(height, width), longer / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return crop_and_resize(array, (0, 0, width, height), size, "bilinear")

@@ -128,6 +128,7 @@ def metadata(model: TrainedModel) -> dict[str, Any]:
         "modality": info["modality"],
         "preprocessor": model.preprocessor.to_json(),
         **output(model),
+        **tower(model),
         "backbone": {key: value for key, value in info["backbone"].items() if key != "summary"},
         "method": info.get("method"),
         "dataset": info["dataset"],
@@ -135,6 +136,15 @@ def metadata(model: TrainedModel) -> dict[str, Any]:
         "precision": model.precision,
         "sslcli": sslcli.__version__,
     }
+
+
+def tower(model: TrainedModel) -> dict[str, Any]:
+    """Which encoder of a shared space this is, and what its loss multiplies similarities by."""
+    return (
+        {}
+        if model.tower is None or model.method is None
+        else {"tower": model.tower, "scale": model.method.similarity_scale()}
+    )
 
 
 def output(model: TrainedModel) -> dict[str, Any]:

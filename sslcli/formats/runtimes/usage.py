@@ -55,6 +55,13 @@ def describe_output(about: dict[str, Any]) -> str:
     """Sentences."""
     name = output_name(about)
     size = about["output"][name]
+    if "tower" in about:
+        other = "text" if about["tower"] == "image" else "image"
+        return (
+            f"The output is unit vectors (N, {size}) in the space that images and texts share: their dot products with those "
+            f"of the other encoder (`sslcli export tower={other}`) are cosine similarities. For the probabilities of texts, "
+            "multiply them by `scale` in `metadata.json` and take the softmax."
+        )
     if name == "features":
         return f"The output is the features (N, {size})."
     if name == "value":

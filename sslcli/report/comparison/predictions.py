@@ -81,7 +81,8 @@ def compare_pair(first: Run, second: Run, name: str, seed: int) -> list[Record]:
     settings = [result.record.get("evaluator") or {} for result in results]
     if other := [k for k in {**settings[0], **settings[1]} if settings[0].get(k) != settings[1].get(k)]:
         notes.append(f"evaluated with different {listing(sorted(other))}: the difference may be due to that")
-    rows, sizes, what = _classes(*results, seed) if _has_classes(results) else _ranks(*results, seed)
+    compared = _classes if _has_classes(results) else _ranks
+    rows, sizes, what = compared(results[0], results[1], seed)
     shared = rows[0]["items"] if rows else 0
     if rows and shared < max(sizes):
         notes.append(f"on the {shared:,} {what} that both predicted, of {sizes[0]:,} and {sizes[1]:,}")
