@@ -87,6 +87,12 @@ def recommend(
         intervals |= {prefix + key: value for key, value in bounds.items()}
     for convention in conventions:
         say(f"*{SUFFIXES[convention]}@K: {CONVENTIONS[convention]}")
+    own = data.dataset.preprocessor
+    assert isinstance(own, InteractionsPreprocessor), own
+    saved, seed = Ranks(users, whole.items_at(users, places) - FIRST, ranks), derive(data.seed, "paired", "recommend")
+    verdicts = saved.notes(seed)
+    for verdict in verdicts:
+        say(verdict)
     protocol: Record = {
         "part": part,
         "division": whole.rule,
@@ -96,16 +102,13 @@ def recommend(
         "users": len(users),
         "baselines": {name: {"note": scorer.note} for name, scorer in scorers.items() if name},
         "intervals": "over users",
-        "notes": _notes(whole, users, places, baselines, data),
+        "notes": [*_notes(whole, users, places, baselines, data), *verdicts],
     }
     tables: dict[str, Artefact] = {
         "ranking.csv": _table(ranks, tops),
         "examples.csv": _examples(scorers[""], data, whole, users, places),
     }
-    own = data.dataset.preprocessor
-    assert isinstance(own, InteractionsPreprocessor), own
-    saved = Ranks(users, whole.items_at(users, places) - FIRST, ranks)
-    tables |= saved.files(whole.users, own.items, derive(data.seed, "paired", "recommend"))
+    tables |= saved.files(whole.users, own.items, seed)
     if (items := _item_map(backbone, data, whole)) is not None:
         tables["items.png"] = items
     return Result(numbers, protocol, tables, {}, intervals)

@@ -192,7 +192,8 @@ def _request(embeddings: Embeddings, files: list[str]) -> InputRequest:
 
 def _nearest(embeddings: Embeddings, name: str) -> str | None:
     known = [*embeddings.ids[:10_000], *(() if embeddings.titles is None else embeddings.titles[:10_000])]
-    return nearest(name, [str(known) for known in known if known])
+    ids = [str(known) for known in known if known]
+    return next((id for id in ids if id.endswith(f"/{name}")), None) or nearest(name, ids)  # of a split: train/NAME
 
 
 def open_encoder_of(embeddings: Embeddings, values: Config, run: str | None = None) -> Session:

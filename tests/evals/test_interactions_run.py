@@ -165,7 +165,10 @@ def test_items_and_histories_are_embedded(trained, tmp_path):
     assert np.array_equal(items["vector"], weights[2:])
     assert trained("search", "items.npz", "cook 1", "k=2").code == 0
     assert trained("embed", run, "out=users.npz").code == 0
-    assert np.load(tmp_path / "users.npz", allow_pickle=False)["vector"].shape == (120, 16)
+    users = np.load(tmp_path / "users.npz", allow_pickle=False)
+    assert users["vector"].shape == (120, 16)
+    part, _, name = str(users["id"][0]).partition("/")
+    assert f"did you mean {part}/{name}?" in trained("search", "users.npz", name).err
     assert trained("embed", run, "new.csv", "pool=items", "out=x.npz").code == 2
     wrong = trained("embed", cli_run(trained), "pool=items", "out=y.npz")
     assert wrong.code == 2

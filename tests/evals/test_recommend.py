@@ -145,6 +145,10 @@ def test_sasrec_is_better_than_popularity(made, cli, tmp_path):
     row = tests["ndcg@10", "popularity"]
     assert float(row["difference"]) == pytest.approx(numbers["ndcg@10"] - numbers["popularity.ndcg@10"], abs=2e-4)
     assert (row["test"], float(row["p"]) < 0.01, float(row["low"]) > 0) == ("permutation", True, True)
+    best = max(("popularity", "markov", "item_knn", "untrained"), key=lambda name: numbers[f"{name}.ndcg@10"])
+    where = "above" if numbers["ndcg@10"] > numbers[f"{best}.ndcg@10"] else "below"
+    assert f"ndcg@10 of this run, {numbers['ndcg@10']:.4f}, is {where} that of the best baseline, {best}," in result.err
+    assert sum("the best baseline" in note for note in record["protocol"]["notes"]) == 2
 
 
 def test_runs_are_compared_over_users(made, cli, tmp_path):

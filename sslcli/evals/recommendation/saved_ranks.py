@@ -41,11 +41,33 @@ class Ranks:
         table = Csv(header, zip(*names, *columns, strict=True), f"{self.caption}, by name; empty where it is left out")
         return {RANKS: self, "ranks.csv": table, **self._differences(seed)}
 
+    @property
+    def arrays(self) -> RankArrays:
+        ranks = {f"{model}.{convention}": of.numpy() for (model, convention), of in self.ranks.items()}
+        return RankArrays(self.users.numpy(), self.targets.numpy(), ranks)
+
+    def notes(self, seed: int) -> list[str]:
+        """Whether the run is better than the best baseline by NDCG@10, in a sentence for each convention."""
+        arrays, out = self.arrays, []
+        for metric in (m for m in COMPARED if m.startswith("ndcg")):
+            own = arrays.scores(metric)
+            others = {
+                name: scores for name in arrays.baselines if (scores := arrays.scores(f"{name}.{metric}")) is not None
+            }
+            if own is None or not others:
+                continue
+            best = max(others, key=lambda name: float(others[name].mean()))
+            found = compare(others[best], own, seed, test=rank_test(metric))
+            where = "above" if found.difference > 0 else "below" if found.difference < 0 else "equal to"
+            out.append(
+                f"{metric} of this run, {found.second:.4f}, is {where} that of the best baseline, {best}, {found.first:.4f} "
+                f"({found.test} p {found.p:.2g} over {found.items:,} users)"
+            )
+        return out
+
     def _differences(self, seed: int) -> dict[str, Artefact]:
         """The run against each baseline, over the same users."""
-        ranks = {f"{model}.{convention}": of.numpy() for (model, convention), of in self.ranks.items()}
-        arrays = RankArrays(self.users.numpy(), self.targets.numpy(), ranks)
-        rows = []
+        arrays, rows = self.arrays, []
         for metric in COMPARED:
             own = arrays.scores(metric)
             for name in arrays.baselines if own is not None else ():

@@ -94,7 +94,7 @@ class RuntimeFormat(ExportFormat):
         parameters = human_count(sum(p.numel() for p in model.backbone.parameters()))
         rows = [
             ["method", plain(str(model.info.get("method", "")).split(".")[-2:][0])],
-            ["network", f"{type(model.backbone).__name__}, {parameters} parameters, {model.backbone.dim} features"],
+            ["network", f"{_name(model)}, {parameters} parameters, {model.backbone.dim} features"],
             ["data", plain(str(model.info["dataset"]))],
             ["training", f"{model.info['step']:,} steps, seed {cfg['seed']}"],
             *([["initial weights", plain(str(cfg["init"]))]] if cfg.get("init") else []),
@@ -116,6 +116,11 @@ class RuntimeFormat(ExportFormat):
             "",
         ]
         return "\n".join(lines)
+
+
+def _name(model: TrainedModel) -> str:
+    """The class of the backbone, of a tower that below the projection."""
+    return type(model.backbone if model.tower is None else model.backbone.get_submodule("backbone")).__name__
 
 
 def metadata(model: TrainedModel) -> dict[str, Any]:
