@@ -129,7 +129,7 @@ def test_rounded_probabilities_sum_to_one():
 
 @pytest.mark.parametrize(("classes", "which", "columns"), [(20, "auto", 20), (21, "auto", 0), (21, "all", 21)])
 def test_columns_of_many_classes(classes, which, columns):
-    kept = SimpleNamespace(classes=tuple(f"a class {i}" for i in range(classes)), predicts_value=False)
+    kept = SimpleNamespace(classes=tuple(f"a class {i}" for i in range(classes)), reference=(), predicts_value=False)
     names = Predictor(kept, probabilities=which, id="class").columns
     assert (names[:3], len(names) - 8) == (("id_class", "path", "class"), columns)
     assert len(set(names)) == len(names)
