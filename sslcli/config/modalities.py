@@ -101,8 +101,8 @@ def with_adaptation(overrides: list[str]) -> list[str]:
 
 
 def with_length(overrides: list[str]) -> list[str]:
-    """`train.steps=null` where the recipe of the method or of the experiment has a number of steps, which would take precedence over
-    the length that the request gives."""
+    """`train.steps=null` where the recipe of the method or of the experiment has a number of steps, which would take precedence
+    over the length that the request gives."""
     given = _values(overrides)
     typed = [key for key in LENGTH if given.get(key, "null") != "null"]
     if not typed or "train.steps" in given:
