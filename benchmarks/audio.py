@@ -50,7 +50,7 @@ BASELINES = {"mel": "mean and standard deviation of mel bands + LR", "mel32": "l
 FINETUNE: dict[str, dict[str, Any]] = {
     "1/class": {"lr": 3e-4, "epochs": 50, "min_steps": 60, "augment": "weak"},
     "10/class": {"lr": 1e-3, "epochs": 30, "min_steps": 200, "augment": "weak"},
-    "all": {"lr": 1e-3, "epochs": 6, "augment": "weak"},
+    "all": {"lr": 1e-3, "epochs": 6, "min_steps": 300, "augment": "weak"},
 }
 
 

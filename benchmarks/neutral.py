@@ -54,10 +54,10 @@ SEEDS = (0, 1, 2)
 STEPS = 40
 EVALUATORS: dict[str, tuple[str, list[str]]] = {  # the run it measures, and its options
     "anomaly": ("simclr", []),
-    "attentive": ("mae", ["evaluator.epochs=2"]),
+    "attentive": ("mae", ["evaluator.epochs=2", "evaluator.min_steps=300"]),
     "cluster": ("simclr", []),
     "explain": ("simclr", []),
-    "finetune": ("simclr", ["labels=5/class", "evaluator.epochs=2"]),
+    "finetune": ("simclr", ["labels=5/class", "evaluator.epochs=2", "evaluator.min_steps=300"]),
     "knn": ("simclr", []),
     "labels": ("simclr", ["evaluator.amounts=[1,10]", "evaluator.seeds=2", "evaluator.supervised=false"]),
     "probe": ("simclr", []),

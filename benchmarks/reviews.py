@@ -74,7 +74,14 @@ def dataset(folder: Path) -> list[str]:
 
 def finetune(labels: str, start: str, backbone: str) -> dict[str, Any]:
     """The recipe of fine-tuning, the same for both starts."""
-    return {"epochs": EPOCHS[labels], "lr": 1e-3, "batch_size": 32, "weight_decay": 0.01, "augment": "weak"}
+    return {
+        "epochs": EPOCHS[labels],
+        "min_steps": 300,
+        "lr": 1e-3,
+        "batch_size": 32,
+        "weight_decay": 0.01,
+        "augment": "weak",
+    }
 
 
 STUDY = Study(

@@ -42,8 +42,8 @@ METHODS: dict[str, list[str]] = {
 }
 ALL_EPOCHS = {"mlp": 10, "ft_transformer": 6}  # of fine-tuning with all labels
 FINETUNE: dict[str, dict[str, Any]] = {  # by number of labels; otherwise the same for both starts
-    "100": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 50, "augment": "weak+global"},
-    "1000": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 30, "augment": "weak+global"},
+    "100": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 50, "min_steps": 300, "augment": "weak+global"},
+    "1000": {"lr": {"scratch": 3e-4, "run": 1e-4}, "epochs": 30, "min_steps": 300, "augment": "weak+global"},
     "all": {
         "lr": {"scratch": 1e-3, "run": 1e-3},
         "batch_size": 256,

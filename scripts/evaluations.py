@@ -39,9 +39,14 @@ RECIPES = {
     ],
 }
 TRAININGS = {  # of the label curve's supervised baseline: of a large set, five epochs or what five epochs of all of it are
-    "digits": ["evaluator.supervised_seeds=5"],
-    "fashion_mnist": ["evaluator.supervised_seeds=3", "evaluator.epochs=5"],
-    "cifar10": ["evaluator.supervised_seeds=3", "evaluator.max_steps=3900"],
+    "digits": ["evaluator.supervised_seeds=5", "evaluator.budget=null"],
+    "fashion_mnist": [
+        "evaluator.supervised_seeds=3",
+        "evaluator.budget=null",
+        "evaluator.epochs=5",
+        "evaluator.min_steps=300",
+    ],
+    "cifar10": ["evaluator.supervised_seeds=3", "evaluator.budget=null", "evaluator.max_steps=3900"],
 }
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 NOTES = {

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcli.console import say
 from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.confusion import Confusion
@@ -48,8 +49,8 @@ def attentive(
     heads: int = 4,
     lr: float | list[float] | None = None,
     weight_decay: float = 0.05,
-    epochs: int = 50,
-    min_steps: int = 300,
+    epochs: int | None = None,
+    min_steps: int | None = None,
     batch_size: int = 256,
     class_weight: ClassWeight = None,
     baselines: Baselines = True,
@@ -79,7 +80,9 @@ def attentive(
     check_memory(backbone, len(union), len(data.dataset.classes))
 
     metrics: dict[str, float] = {}
-    warnings: list[str] = []
+    length = settings.describe(len(draws[-1]))
+    say(f"attentive probe: {length}")
+    warnings = [length] if settings.other_length(len(draws[-1])) else []
     for kind, subject in {"": backbone, **data.backbones.wanted(baselines)}.items():
         word = {"": "tokens", "given": "tokens of the given weights"}.get(kind, "tokens of an untrained backbone")
         scores, rates = _measure(subject, data, draws, union, labeled, settings, word)
@@ -104,6 +107,8 @@ def attentive(
         "lr": rate_protocol(chosen, settings.rates),
         "optimizer": f"AdamW, weight decay {weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": settings.steps(len(draws[-1])),
+        "epochs": settings.passes,
+        "min_steps": settings.least_steps,
         "batch_size": batch_size,
         "class_weight": class_weight,
         "linear": {"strength": linear.protocol["strength"], "solver": linear.protocol["solver"]},

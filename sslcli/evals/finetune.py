@@ -36,8 +36,8 @@ def finetune(
     seeds: int = 1,
     start: Literal["run", "scratch"] = "run",
     head: Literal["probe", "random"] = "probe",
-    epochs: int = Recipe.epochs,
-    min_steps: int = Recipe.min_steps,
+    epochs: int | None = Recipe.epochs,
+    min_steps: int | None = Recipe.min_steps,
     max_steps: int | None = Recipe.max_steps,
     batch_size: int = Recipe.batch_size,
     lr: float | list[float] = Recipe.lr,
@@ -62,10 +62,10 @@ def finetune(
     the first steps (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
     ICLR 2022, arXiv:2202.10054); a start from scratch has nothing to keep and begins with a random head.
 
-    An epoch is cut into batches of near `batch_size`; fewer than 32 labeled samples are one batch, each in as many
-    views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is a grid, of
-    which the best on a fifth of the draw's labeled samples is taken. `class_weight`: balanced weights the classes equally, in the
-    loss of all starts, in the first head, in the choice of the rate, and in the modality's baselines.
+    `epochs`, `min_steps`: see `Recipe`. An epoch is cut into batches of near `batch_size`; fewer than 32 labeled samples are one
+    batch, each in as many views as make 32 rows, so that batch norm, which learns on, never has a handful of rows. `lr`: a list is
+    a grid, of which the best on a fifth of the draw's labeled samples is taken. `class_weight`: balanced weights the classes
+    equally, in the loss of all starts, in the first head, in the choice of the rate, and in the modality's baselines.
 
     `calibrate`: the temperature is fitted to the logits of a fifth of the first draw's labeled samples, by a model trained on
     the other four fifths with the same rate. With a list of rates that model is there; with a single rate it is one training
@@ -110,7 +110,7 @@ def finetune(
         )
     by_start: dict[str, TestPredictions] = {}
     for name, start_kind in starts.items():
-        by_start[name] = measure(backbone, data, amount, seeds, recipe, start_kind, head, name == "", calibrate)
+        by_start[name] = measure(backbone, data, amount, range(seeds), recipe, start_kind, head, name == "", calibrate)
     main = by_start[""]
     assert main.first is not None
     kept = finetuned_classifier(main.first, data, calibrate)

@@ -25,6 +25,7 @@ Of data sets with a value to predict, the curve is that of the root mean squared
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -39,13 +40,14 @@ from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.inputs.baselines import field_baselines
 from sslcli.evals.inputs.label_subsets import Amount
+from sslcli.evals.label_efficiency.points import CurvePoints
+from sslcli.evals.label_efficiency.trainings import joined_protocol, parse_budget, train_points
 from sslcli.evals.metrics.interval import Interval, accuracy_intervals
 from sslcli.evals.metrics.labels_saved import Line, labels_saved
 from sslcli.evals.probe import probe
 from sslcli.evals.regression.label_curve import value_curve
 from sslcli.rng import derive
 from sslcli.runs import Record
-from sslcli.runtime.progress import track
 
 AMOUNTS = (1, 2, 5, 10, 25, 100, "all")  # per class
 
@@ -61,10 +63,11 @@ def curve(
     supervised_seeds: int | None = None,
     finetune: bool = False,
     picks: str | None = None,
-    epochs: int = Recipe.epochs,
-    min_steps: int = Recipe.min_steps,
+    epochs: int | None = Recipe.epochs,
+    min_steps: int | None = Recipe.min_steps,
     max_steps: int | None = Recipe.max_steps,
     augment: str = Recipe.augment,
+    budget: str | float | None = "5m",
 ) -> Result:
     """Compute accuracy at each number of labels, and the factor of labels saved.
 
@@ -76,6 +79,8 @@ def curve(
     `picks`: a rule of `sslcli pick`; adds the metrics `typical.top1@10`, ..., and `random_picks.top1@10`, ....
     `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
     `seeds`. `epochs`, `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other training settings.
+    `budget`: time for each kind of trained network, which limits their number of draws (`train_points`); None for no limit.
+    Measured points are kept in the run folder, and reused.
     """
     whole = subsets.parse(labels, data.dataset, any_task=True)
     if whole.kind != "all":
@@ -88,6 +93,7 @@ def curve(
     data.source("test")
     if picks is not None:
         check_rule(picks, data.dataset)
+    seconds = parse_budget(budget)
     recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
     trainings = {"supervised": "scratch"} if supervised and data.untrained is not None else {}
     trainings |= {"finetuned": "run"} if finetune else {}
@@ -97,7 +103,7 @@ def curve(
         ["no supervised baseline: the evaluated backbone is untrained"] if supervised and not data.untrained else []
     )
     if data.dataset.task == "value":
-        return value_curve(backbone, data, amounts, seeds, recipe, trainings, trained_seeds, missing)
+        return value_curve(backbone, data, amounts, seeds, recipe, trainings, trained_seeds, missing, seconds)
     y = data.labels("train")
     subsets.check(y, "train", data.dataset.name)
     steps, notes = choose(list(AMOUNTS) if amounts is None else amounts, y)
@@ -109,24 +115,34 @@ def curve(
     notes += missing
     lines: dict[str, Line] = {}
     protocols: Record = {}
-    for step in track(steps, "number of labels"):
-        result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False)
-        for kind in ("", "given", "untrained", "raw", *field_baselines(data, True)):
-            name = f"{kind}.top1" if kind else "top1"
-            if name in result.metrics:
+    drawn: dict[str, int] = {}  # kind -> draws
+    points = CurvePoints(backbone, data)
+    kinds = ("", "given", "untrained", "raw", *field_baselines(data, True))
+    with points.reported():
+        probes = [
+            ({"model": "probe", "labels": step.request, "seeds": seeds}, partial(_probe, backbone, data, step, seeds))
+            for step in steps
+        ]
+        for step, point in zip(steps, points.measure("probe, number of labels", probes), strict=True):
+            for kind in kinds:
+                name = f"{kind}.top1" if kind else "top1"
+                if name in point["metrics"]:
+                    line = lines.setdefault(kind, Line(kind))
+                    std = point["metrics"].get(f"{name}_std")
+                    line.add(step.name, step.labels, point["metrics"][name], std, point["draws"][kind])
+            protocols = {"probe": point["protocol"]}
+            notes += point["notes"]
+        for kind, start in trainings.items():
+            train = partial(_trained, backbone, data)
+            trained, more = train_points(points, kind, start, steps, trained_seeds, recipe, train, seconds)
+            notes += more
+            drawn[kind] = len(trained[0])
+            for step, draws in zip(steps, trained, strict=True):
+                top1 = [point["top1"] for point in draws]
+                metrics = mean_and_std("top1", top1)
                 line = lines.setdefault(kind, Line(kind))
-                draws = (result.details["baselines"][kind] if kind else result.details["draws"])["top1"]
-                line.add(step.name, step.labels, result.metrics[name], result.metrics.get(f"{name}_std"), draws)
-        protocols = {"probe": {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver")}}
-        notes += result.protocol["notes"]
-    for kind, start in trainings.items():
-        for step in track(steps, f"{kind}, number of labels"):
-            scores = measure(backbone, data, step.amount, trained_seeds, recipe, start)
-            draws = scores.top(1)
-            metrics = mean_and_std("top1", draws)
-            line = lines.setdefault(kind, Line(kind))
-            line.add(step.name, step.labels, metrics["top1"], metrics.get("top1_std"), draws)
-            protocols.setdefault(kind, {})[step.name] = scores.protocol(recipe)
+                line.add(step.name, step.labels, metrics["top1"], metrics.get("top1_std"), top1)
+                protocols.setdefault(kind, {})[step.name] = joined_protocol(draws)
 
     picked = _picked(backbone, data, picks, steps, seeds) if picks is not None else {}
     metrics = {}
@@ -138,14 +154,14 @@ def curve(
     intervals: dict[str, Interval] = {}
     for kind in lines | picked:
         main_line = {k: v for k, v in metrics.items() if k.startswith(f"{kind}." if kind else "top1@")}
-        intervals |= accuracy_intervals(main_line, tested, trained_seeds if kind in trainings else seeds)
+        intervals |= accuracy_intervals(main_line, tested, drawn.get(kind, seeds))
     saving = labels_saved(lines, derive(data.seed, "labels saved"))
     metrics |= saving.metrics
     intervals |= saving.intervals
     protocol = {
         "amounts": {step.name: step.labels for step in steps},
         "seeds": seeds,
-        "trained_seeds": trained_seeds if trainings else 0,
+        "trained_seeds": min(drawn.values(), default=0),
         "std": "standard deviation over draws (n - 1)",
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
@@ -161,6 +177,24 @@ def curve(
     }
     image = LabelCurve(list((lines | picked).values()), data.dataset.name, saving.quoted)
     return Result(metrics, protocol, {"curve.png": image}, details, intervals)
+
+
+def _probe(backbone: nn.Module, data: EvalData, step: Step, seeds: int) -> Record:
+    """The accuracy of the probe and its baselines with a number of labels, in all draws."""
+    result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False)
+    draws = {"": result.details["draws"], **result.details["baselines"]}
+    return {
+        "metrics": result.metrics,
+        "draws": {kind: scores["top1"] for kind, scores in draws.items()},
+        "protocol": {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver")},
+        "notes": result.protocol["notes"],
+    }
+
+
+def _trained(backbone: nn.Module, data: EvalData, amount: Amount, draw: int, recipe: Recipe, start: str) -> Record:
+    """The accuracy of the network that is trained with one draw of labels."""
+    scores = measure(backbone, data, amount, range(draw, draw + 1), recipe, start)
+    return {"top1": scores.top(1)[0], "protocol": scores.protocol(recipe)}
 
 
 def _picked(backbone: nn.Module, data: EvalData, by: str, steps: list[Step], seeds: int) -> dict[str, Line]:

@@ -10,7 +10,7 @@ from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune
 from sslcli.evals.finetuning.learning_rate import best_rate
-from sslcli.evals.finetuning.predictions import logistic_head, measure
+from sslcli.evals.finetuning.predictions import logistic_head, measure, say_length
 from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe, length_notes
 from sslcli.evals.finetuning.training import train
 from sslcli.evals.fit.grid_search import Grid
@@ -69,8 +69,8 @@ def test_trainings_are_parts_of_their_draws(monkeypatch):
 def test_finetune_from_run_and_scratch_agree_for_equal_weights():
     """Both starts are the same training: only the first weights tell them apart."""
     data, amount, recipe = learners.data(), subsets.parse("20/class"), Recipe(**QUICK)
-    run = measure(learners.Net(1), data, amount, 1, recipe, "run", head="random")
-    scratch = measure(learners.Net(99), data, amount, 1, recipe, "scratch")  # of its first draw: Net(1)
+    run = measure(learners.Net(1), data, amount, range(1), recipe, "run", head="random")
+    scratch = measure(learners.Net(99), data, amount, range(1), recipe, "scratch")  # of its first draw: Net(1)
     assert run.curves == scratch.curves
     assert torch.equal(run.predicted[0], scratch.predicted[0])
 
@@ -166,7 +166,7 @@ def test_finetune_rejects_invalid_settings():
         {"batch_size": 1},
         {"epochs": -1},
         {"min_steps": 0},
-        {"max_steps": 299},
+        {"max_steps": 0},
         {"layer_decay": 0.0},
         {"mixup": -1.0},
         {"label_smoothing": 1.0},
@@ -232,7 +232,49 @@ def test_views_of_several_sizes(cli):
     assert 0 < json.loads(tuned.out)["numbers"]["top1"] <= 1
 
 
-def test_a_training_longer_than_its_epochs_is_noted():
-    for epochs, expected in ((2, ["300 steps (evaluator.min_steps); evaluator.epochs=2 would be 4"]), (500, [])):
-        recipe = Recipe(epochs=epochs, batch_size=64, augment="weak")
-        assert length_notes(recipe, 128, Length.of(recipe, 128)) == expected
+def test_given_epochs_are_honored():
+    def steps(n, **given):
+        return Length.of(Recipe(batch_size=64, augment="weak", **given), n).steps
+
+    assert steps(128) == 300  # 50 epochs would be 100
+    assert steps(1280) == 1000
+    assert [steps(128, epochs=epochs) for epochs in (1, 5, 500)] == [2, 10, 1000]
+    assert steps(128, epochs=5, min_steps=60) == 60
+    assert steps(128, min_steps=60) == 100
+    assert steps(128, max_steps=80) == 80
+    assert Length.of(Recipe(epochs=1), 10).steps == 1  # with two kinds of views, half a step
+    for wrong in ({"epochs": 0}, {"epochs": -1, "min_steps": 5}, {"min_steps": 60, "max_steps": 50}, {"max_steps": 0}):
+        with pytest.raises(RequestError, match=r"evaluator\.(epochs|max_steps)"):
+            Recipe(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "300 steps: 50 epochs of 128 labeled samples are 100, and at least 300 are taken (evaluator.min_steps)"),
+        (
+            {"max_steps": 80},
+            "80 steps: 50 epochs of 128 labeled samples are 100, and at most 80 are taken (evaluator.max_steps)",
+        ),
+        ({"epochs": 1}, "2 steps, 1 epoch of 128 labeled samples"),
+    ],
+)
+def test_length_of_a_training_is_described(given, expected, capsys):
+    recipe = Recipe(batch_size=64, augment="weak", **given)
+    say_length(recipe, 128, "training")
+    assert capsys.readouterr().err == f"training: {expected}\n"
+    assert length_notes(recipe, 128, Length.of(recipe, 128)) == ([] if "epochs" in given else [expected])
+
+
+def test_finetune_says_its_length_and_records_it(capsys):
+    result = finetune(
+        learners.Net(7), learners.data(learners.dataset(12, 8)), epochs=3, augment="weak", calibrate=False
+    )
+    said = capsys.readouterr().err
+    assert "fine-tuning, labels=all: 3 steps, 3 epochs of 12 labeled samples" in said
+    assert "training from scratch, labels=all: 3 steps, 3 epochs of 12 labeled samples" in said
+    assert {k: result.protocol[k] for k in ("steps", "epochs", "min_steps")} == {
+        "steps": 3,
+        "epochs": 3,
+        "min_steps": 1,
+    }

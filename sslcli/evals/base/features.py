@@ -129,7 +129,7 @@ class EvalData:
         The backbone must be on `device`. Samples that cannot be read are left out. TrainingError where features are not finite.
         """
         source = self.source(split)
-        key = self._cache_key(backbone, split)
+        key = self.cache_key(backbone, split)
         if key not in self._features:
             cached = self.cache.load(key) if self.cache else None
             if cached is None:
@@ -282,7 +282,8 @@ class EvalData:
             notes.append("no untrained baseline: the evaluated backbone is itself untrained")
         return list(dict.fromkeys(notes))
 
-    def _cache_key(self, backbone: nn.Module, split: Split) -> str:
+    def cache_key(self, backbone: nn.Module, split: Split) -> str:
+        """A name for the features of a split, with a hash of everything that determines them."""
         kind = self.device.type
         execution = (
             autocast_dtype(self.autocast, kind),

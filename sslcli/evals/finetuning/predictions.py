@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from sslcli.console import say
 from sslcli.data import notify
 from sslcli.errors import RequestError
 from sslcli.evals.artefacts.predictions import Predictions
@@ -17,7 +18,7 @@ from sslcli.evals.base.result import mean_and_std
 from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
 from sslcli.evals.classifier.imbalance import is_imbalanced, mean_recall
 from sslcli.evals.finetuning.learning_rate import rate_protocol
-from sslcli.evals.finetuning.recipe import Length, Recipe
+from sslcli.evals.finetuning.recipe import Length, Recipe, describe_length, steps_of_epochs
 from sslcli.evals.finetuning.training import WARMUP, Trained, top_classes, train
 from sslcli.evals.fit.grid_search import Choice, Grid
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
@@ -111,6 +112,8 @@ def training_protocol(recipe: Recipe, rates: list[Choice], length: Length) -> Re
         "lr": rate_protocol(rates, Grid.of(recipe.rates)),
         "optimizer": f"AdamW, weight decay {recipe.weight_decay:g}, cosine after a warm-up of {WARMUP:.0%} of the steps",
         "steps": length.steps,
+        "epochs": recipe.passes,
+        "min_steps": recipe.least_steps,
         "precision": length.precision,
         "batch": {"samples": length.batch, "views_of_each": length.views},
         "layer_decay": recipe.layer_decay,
@@ -123,6 +126,13 @@ def mean_curve(curves: list[dict[str, list[float]]]) -> dict[str, list[float]]:
     """The mean of the training curves of several draws."""
     mean = {k: torch.tensor([c[k] for c in curves], dtype=torch.float64).mean(dim=0).tolist() for k in curves[0]}
     return {k: [round(v, 5) for v in values] for k, values in mean.items()}
+
+
+def say_length(recipe: Recipe, labeled: int, what: str) -> None:
+    """Logs how long a training is, and why."""
+    length = Length.of(recipe, labeled)
+    by_epochs = steps_of_epochs(recipe, labeled, length.batch)
+    say(f"{what}: {describe_length(recipe.passes, labeled, by_epochs, length.steps)}")
 
 
 WORDS = {"run": "fine-tuning", "scratch": "training from scratch", "given": "fine-tuning of the given weights"}
@@ -140,15 +150,16 @@ def measure(
     backbone: nn.Module,
     data: EvalData,
     amount: subsets.Amount,
-    seeds: int,
+    draws: range,
     recipe: Recipe,
     start: str,
     head: str = "probe",
     keep: bool = False,
     calibrate: bool = False,
 ) -> TestPredictions:
-    """Trains and tests once per draw. `start`: "run" is `backbone`, "scratch" one with random weights, "given" one with the weights
-    that the pretraining started from. `keep`: also return the model of the first draw, with a temperature if `calibrate`."""
+    """Trains and tests once for each of `draws` of labels. `start`: "run" is `backbone`, "scratch" one with random weights, "given"
+    one with the weights that the pretraining started from. `keep`: also return the model of the first draw, with a temperature if
+    `calibrate`."""
     y = data.labels("train")
     name, classes = data.dataset.name, data.dataset.classes
     subsets.check(y, "train", name)
@@ -156,9 +167,11 @@ def measure(
     labeled = subsets.check(y_true, "test", name, classes=1)
     total = max(len(classes), int(y.max()) + 1, int(y_true.max()) + 1)
     scores = TestPredictions(labeled, y_true[labeled], total)
-    for index in track(range(seeds), f"{WORDS[start]}, {amount}, draw of labels"):
+    for index in track(draws, f"{WORDS[start]}, {amount}, draw of labels"):
         ids = subsets.draw(y, amount, data.seed, index, classes)
         subsets.check(y[ids], "train", name)
+        if index == 0:
+            say_length(recipe, len(ids), f"{WORDS[start]}, labels={amount}")
         subject = starting_backbone(backbone, data, start, index)
         fitted_head = (
             logistic_head(subject, data, recipe.class_weight) if start != "scratch" and head == "probe" else None

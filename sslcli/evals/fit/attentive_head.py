@@ -17,6 +17,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
+from sslcli.evals.finetuning.recipe import EPOCHS, check_length, describe_length, least_steps
 from sslcli.evals.finetuning.training import WARMUP, adamw, seeded
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.optim import cosine, parameter_groups
@@ -58,19 +59,39 @@ class HeadSettings:
     heads: int
     rates: Grid
     weight_decay: float
-    epochs: int
-    min_steps: int
+    epochs: int | None
+    min_steps: int | None
     batch_size: int
     class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
-        for name, least in (("weight_decay", 0), ("epochs", 0), ("min_steps", 1), ("batch_size", 1)):
+        check_length(self.epochs, self.min_steps)
+        for name, least in (("weight_decay", 0), ("batch_size", 1)):
             if not least <= getattr(self, name) < math.inf:
                 text = f"evaluator.{name}={getattr(self, name)}: expected at least {least}"
                 raise RequestError(text, f"evaluator.{name}={max(1, least)}")
 
+    @property
+    def passes(self) -> int:
+        return EPOCHS if self.epochs is None else self.epochs
+
+    @property
+    def least_steps(self) -> int:
+        return least_steps(self.epochs, self.min_steps)
+
     def steps(self, n: int) -> int:
-        return max(self.min_steps, self.epochs * max(1, n // self.batch_size))
+        return max(self.least_steps, self._steps_of_epochs(n))
+
+    def describe(self, n: int) -> str:
+        """How long the training on n labeled samples is."""
+        return describe_length(self.passes, n, self._steps_of_epochs(n), self.steps(n))
+
+    def other_length(self, n: int) -> bool:
+        """Whether the training on n labeled samples is longer than its epochs."""
+        return self.steps(n) != self._steps_of_epochs(n)
+
+    def _steps_of_epochs(self, n: int) -> int:
+        return self.passes * max(1, n // self.batch_size)
 
 
 def with_tokens(backbone: Any) -> str:

@@ -21,8 +21,8 @@ from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result
 from sslcli.evals.classifier.make import finetuned_value
 from sslcli.evals.finetuning.learning_rate import rate_protocol
-from sslcli.evals.finetuning.predictions import WORDS, mean_curve, starting_backbone, training_protocol
-from sslcli.evals.finetuning.recipe import Recipe
+from sslcli.evals.finetuning.predictions import WORDS, mean_curve, say_length, starting_backbone, training_protocol
+from sslcli.evals.finetuning.recipe import Recipe, length_notes
 from sslcli.evals.finetuning.training import Trained, train_values
 from sslcli.evals.fit.grid_search import Choice, Grid, choice_notes
 from sslcli.evals.inputs import label_subsets as subsets
@@ -76,7 +76,8 @@ def value_finetune(
     scores = ValueScores(data.seed)
     grid = Grid.of(recipe.rates)
     trained = {
-        kind: measure_values(backbone, data, amount, seeds, recipe, start, head) for kind, start in starts.items()
+        kind: measure_values(backbone, data, amount, range(seeds), recipe, start, head)
+        for kind, start in starts.items()
     }
     protocol: Record = {"baselines": {}}
     for kind, models in trained.items():
@@ -89,6 +90,7 @@ def value_finetune(
         scores.add(name, outputs)
         protocol["baselines"][name] = {"note": note}
     main = trained[""]
+    notes = notes + length_notes(recipe, main.outputs.labeled, main.first.length)
     protocol |= {
         "task": "value",
         "labels": str(amount),
@@ -117,18 +119,20 @@ def measure_values(
     backbone: nn.Module,
     data: EvalData,
     amount: subsets.Amount,
-    seeds: int,
+    draws: range,
     recipe: Recipe,
     start: str,
     head: str = "probe",
 ) -> TrainedValues:
-    """Trains and tests once per draw of labels. `start`: run, scratch or given, see `starting_backbone`."""
+    """Trains and tests once for each of `draws` of labels. `start`: run, scratch or given, see `starting_backbone`."""
     values, truth = all_values(data, "train"), all_values(data, "test")
     tested = known_values(truth, "test", data.dataset.name)
     predicted: list[Tensor] = []
     models: TrainedValues | None = None
-    for index in track(range(seeds), f"{WORDS[start]}, {amount}, draw of labels"):
+    for index in track(draws, f"{WORDS[start]}, {amount}, draw of labels"):
         ids = draw_values(values, amount, data, index)
+        if index == 0:
+            say_length(recipe, len(ids), f"{WORDS[start]}, labels={amount}")
         subject = starting_backbone(backbone, data, start, index)
         trained = train_values(
             subject,

@@ -1,0 +1,1 @@
+"""What the label-efficiency curves of classes and of values have in common."""
