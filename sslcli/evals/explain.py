@@ -22,7 +22,8 @@ from sslcli.evals.artefacts.attribution_sheets import AttributionExample, curve_
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
-from sslcli.evals.fit.explained_scores import ClassProbability, NeighborSimilarity
+from sslcli.evals.classifier.class_weight import ClassWeight
+from sslcli.evals.fit.explained_scores import ClassProbability, NeighborSimilarity, choose_target
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import attribution_maps
 from sslcli.evals.metrics.part_weights import PartWeights
@@ -50,6 +51,7 @@ def explain(
     attribution: str = "auto",
     samples: int = 200,
     baselines: Baselines = True,
+    class_weight: ClassWeight = None,
 ) -> Result:
     """Returns `deletion` (lower is better) and `insertion` (higher is better): the area under the curve of the mean score as the
     most important positions are deleted, or inserted, first. The same for `random.` maps of the same grid and for the maps of
@@ -59,21 +61,12 @@ def explain(
     (`target=neighbour`, and without labels) the cosine similarity to the features of the nearest training sample.
     `attribution=occlusion` measures what hiding each position changes, for every backbone, where `auto` takes attention or
     Grad-CAM; of more than 256 positions, blocks are hidden, whose positions share one importance.
+    `class_weight`: of the probe whose class is explained, see `probe`.
     An attribution map shows which inputs an output depends on, not whether that is justified. Where positions have names, such as
     the columns of a table, they are ranked by their mean absolute importance over the samples.
     """
     data = data.without_windows()
     amount = subsets.parse(labels, data.dataset, any_task=True)
-    if target not in ("auto", "class", "value", "neighbour"):
-        raise RequestError(
-            f"evaluator.target={target}: expected auto, class, value or neighbour", "evaluator.target=auto"
-        )
-    predicts_value = data.dataset.task == "value"
-    if target in ("class", "value") and predicts_value != (target == "value"):
-        raise RequestError(
-            f"evaluator.target={target}: {data.dataset.name} has {'a value' if predicts_value else 'classes'} to predict",
-            "evaluator.target=auto",
-        )
     if attribution not in ("auto", "occlusion"):
         raise RequestError(
             f"evaluator.attribution={attribution}: expected auto or occlusion", "evaluator.attribution=auto"
@@ -81,15 +74,13 @@ def explain(
     if samples < 1:
         raise RequestError(f"evaluator.samples={samples}: expected at least 1", "evaluator.samples=200")
     source = data.source(data.eval_split)
-    if target == "auto":
-        y = data.labels("train")
-        target = "value" if predicts_value else "class" if len(y[y >= 0].unique()) > 1 else "neighbour"
+    target = choose_target(target, data, class_weight)
     ids = order(derive(data.seed, "explain"), 0, len(source))[:samples]
     drawn = set(ids[:SHOWN].tolist())
-    explained = make_score(backbone, data, target, amount)
+    explained = make_score(backbone, data, target, amount, class_weight)
     map_makers = {"": (make_maps(backbone, data, attribution), explained)}
     for name, other in data.backbones.wanted(baselines).items():
-        map_makers[name] = (make_maps(other, data, attribution), make_score(other, data, target, amount))
+        map_makers[name] = (make_maps(other, data, attribution), make_score(other, data, target, amount, class_weight))
 
     kind_of_data, values = modality(data.dataset.modality), data.dataset.values
     names = kind_of_data.position_names(data.dataset)
@@ -133,6 +124,7 @@ def explain(
     protocol = {
         "map": maps.what,
         "target": explained.what,
+        "class_weight": class_weight,
         "samples": curves[""].n,
         "split": data.eval_split,
         "grid": list(shown[0].each.shape[1:]),
@@ -252,12 +244,16 @@ class _Occlusion:
         return self.of_positions(torch.stack([whole - z for z in self.effects(x)], dim=1), x)
 
 
-def make_score(backbone: nn.Module, data: EvalData, target: str, amount: subsets.Amount) -> ExplainedScore:
+def make_score(
+    backbone: nn.Module, data: EvalData, target: str, amount: subsets.Amount, class_weight: ClassWeight = None
+) -> ExplainedScore:
     """The score of `target`: class, value or neighbour."""
     with evaluating(backbone):
         if target == "neighbour":
             return NeighborSimilarity(backbone, data)
-        return (ClassProbability if target == "class" else PredictedValue)(backbone, data, amount)
+        if target == "class":
+            return ClassProbability(backbone, data, amount, class_weight)
+        return PredictedValue(backbone, data, amount)
 
 
 def make_maps(backbone: nn.Module, data: EvalData, attribution: str = "auto") -> _Attention | _GradCam | _Occlusion:

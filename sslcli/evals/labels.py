@@ -30,11 +30,13 @@ from functools import partial
 import torch
 from torch import nn
 
+from sslcli.console import warn
 from sslcli.errors import RequestError
 from sslcli.evals.active_learning.curve import check_rule, picked_lines
 from sslcli.evals.artefacts.label_curve import LabelCurve
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Result, check_seeds, mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight, check_class_weight
 from sslcli.evals.finetuning.predictions import check_augment, measure
 from sslcli.evals.finetuning.recipe import Recipe
 from sslcli.evals.inputs import label_subsets as subsets
@@ -68,6 +70,7 @@ def curve(
     max_steps: int | None = Recipe.max_steps,
     augment: str = Recipe.augment,
     budget: str | float | None = "5m",
+    class_weight: ClassWeight = None,
 ) -> Result:
     """Compute accuracy at each number of labels, and the factor of labels saved.
 
@@ -80,7 +83,9 @@ def curve(
     `supervised_seeds`: number of draws for the methods trained end to end (the first of the same draws); null for as many as
     `seeds`. `epochs`, `min_steps`, `max_steps` and `augment` are those of `finetune`, as are all other training settings.
     `budget`: time for each kind of trained network, which limits their number of draws (`train_points`); None for no limit.
-    Measured points are kept in the run folder, and reused.
+    Measured points are kept in the run folder, and reused. `class_weight`: balanced weights the classes equally in all models. It
+    matters for `all`: the other numbers of labels are equal in all classes. Where one class of the test samples is frequent, there
+    is `balanced_top1@10`, ... beside `top1@10`.
     """
     whole = subsets.parse(labels, data.dataset, any_task=True)
     if whole.kind != "all":
@@ -94,7 +99,8 @@ def curve(
     if picks is not None:
         check_rule(picks, data.dataset)
     seconds = parse_budget(budget)
-    recipe = Recipe(epochs, min_steps, max_steps, augment=augment)
+    check_class_weight(class_weight, data.dataset)
+    recipe = Recipe(epochs, min_steps, max_steps, augment=augment, class_weight=class_weight)
     trainings = {"supervised": "scratch"} if supervised and data.untrained is not None else {}
     trainings |= {"finetuned": "run"} if finetune else {}
     if supervised or finetune:
@@ -113,14 +119,23 @@ def curve(
         )
 
     notes += missing
+    if class_weight is not None and all(step.name != "all" for step in steps):
+        notes.append(
+            f"evaluator.class_weight={class_weight} has no effect: all numbers of labels are equal in all classes"
+        )
+        warn(notes[-1], "evaluator.amounts=[10,all]")
     lines: dict[str, Line] = {}
     protocols: Record = {}
     drawn: dict[str, int] = {}  # kind -> draws
+    balanced: dict[tuple[str, str], list[float]] = {}  # by kind and number of labels: one value per draw, or none
     points = CurvePoints(backbone, data)
     kinds = ("", "given", "untrained", "raw", *field_baselines(data, True))
     with points.reported():
         probes = [
-            ({"model": "probe", "labels": step.request, "seeds": seeds}, partial(_probe, backbone, data, step, seeds))
+            (
+                {"model": "probe", "labels": step.request, "seeds": seeds, "class_weight": class_weight},
+                partial(_probe, backbone, data, step, seeds, class_weight),
+            )
             for step in steps
         ]
         for step, point in zip(steps, points.measure("probe, number of labels", probes), strict=True):
@@ -129,7 +144,8 @@ def curve(
                 if name in point["metrics"]:
                     line = lines.setdefault(kind, Line(kind))
                     std = point["metrics"].get(f"{name}_std")
-                    line.add(step.name, step.labels, point["metrics"][name], std, point["draws"][kind])
+                    line.add(step.name, step.labels, point["metrics"][name], std, point["draws"][kind]["top1"])
+                    balanced[kind, step.name] = point["draws"][kind].get("balanced_top1", [])
             protocols = {"probe": point["protocol"]}
             notes += point["notes"]
         for kind, start in trainings.items():
@@ -142,14 +158,20 @@ def curve(
                 metrics = mean_and_std("top1", top1)
                 line = lines.setdefault(kind, Line(kind))
                 line.add(step.name, step.labels, metrics["top1"], metrics.get("top1_std"), top1)
+                balanced[kind, step.name] = [point["balanced_top1"] for point in draws if "balanced_top1" in point]
                 protocols.setdefault(kind, {})[step.name] = joined_protocol(draws)
 
-    picked = _picked(backbone, data, picks, steps, seeds) if picks is not None else {}
+    picked = _picked(backbone, data, picks, steps, seeds, class_weight) if picks is not None else {}
     metrics = {}
     for kind, line in (lines | picked).items():
         for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
             key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
             metrics |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
+            if draws := balanced.get((kind, name)):
+                scores = mean_and_std("", draws)
+                metrics |= {
+                    f"{key.replace('top1', 'balanced_top1')}{suffix}": value for suffix, value in scores.items()
+                }
     tested = int((data.labels("test") >= 0).sum())
     intervals: dict[str, Interval] = {}
     for kind in lines | picked:
@@ -163,6 +185,7 @@ def curve(
         "seeds": seeds,
         "trained_seeds": min(drawn.values(), default=0),
         "std": "standard deviation over draws (n - 1)",
+        "class_weight": class_weight,
         "classes": len(data.dataset.classes),
         "splits": {"train": len(y), "labelled": int((y >= 0).sum()), "test": tested},
         **protocols,
@@ -179,13 +202,13 @@ def curve(
     return Result(metrics, protocol, {"curve.png": image}, details, intervals)
 
 
-def _probe(backbone: nn.Module, data: EvalData, step: Step, seeds: int) -> Record:
+def _probe(backbone: nn.Module, data: EvalData, step: Step, seeds: int, class_weight: ClassWeight) -> Record:
     """The accuracy of the probe and its baselines with a number of labels, in all draws."""
-    result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False)
+    result = probe(backbone, data, labels=step.request, seeds=seeds, calibrate=False, class_weight=class_weight)
     draws = {"": result.details["draws"], **result.details["baselines"]}
     return {
         "metrics": result.metrics,
-        "draws": {kind: scores["top1"] for kind, scores in draws.items()},
+        "draws": draws,
         "protocol": {k: result.protocol[k] for k in ("standardised", "dim", "strength", "solver")},
         "notes": result.protocol["notes"],
     }
@@ -194,14 +217,16 @@ def _probe(backbone: nn.Module, data: EvalData, step: Step, seeds: int) -> Recor
 def _trained(backbone: nn.Module, data: EvalData, amount: Amount, draw: int, recipe: Recipe, start: str) -> Record:
     """The accuracy of the network that is trained with one draw of labels."""
     scores = measure(backbone, data, amount, range(draw, draw + 1), recipe, start)
-    return {"top1": scores.top(1)[0], "protocol": scores.protocol(recipe)}
+    return {k: v for k, v in scores.metrics().items() if k != "top5"} | {"protocol": scores.protocol(recipe)}
 
 
-def _picked(backbone: nn.Module, data: EvalData, by: str, steps: list[Step], seeds: int) -> dict[str, Line]:
+def _picked(
+    backbone: nn.Module, data: EvalData, by: str, steps: list[Step], seeds: int, class_weight: ClassWeight
+) -> dict[str, Line]:
     """The lines of a rule and of random samples; `all` leaves nothing to pick."""
     amounts = [(step.name, step.labels) for step in steps if step.name != "all"]
     train, test = data.features(backbone, "train"), data.features(backbone, "test")
-    return picked_lines(by, train, test, amounts, seeds, data.seed, data.dataset.classes, data.device)
+    return picked_lines(by, train, test, amounts, seeds, data.seed, data.dataset.classes, data.device, class_weight)
 
 
 @dataclass(frozen=True)

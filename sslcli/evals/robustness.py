@@ -18,6 +18,8 @@ from sslcli.evals.artefacts.corruption_plot import SeverityPlot, corruption_shee
 from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
+from sslcli.evals.classifier.class_weight import ClassWeight, check_class_weight
+from sslcli.evals.classifier.imbalance import is_imbalanced
 from sslcli.evals.fit.calibrated_probe import CalibratedProbe, class_columns, fit_probes
 from sslcli.evals.fit.grid_search import Grid, choice_notes
 from sslcli.evals.fit.linear_probe import C_GRID, c_protocol
@@ -44,11 +46,13 @@ def robustness(
     attack_steps: int = 10,
     strength: float | None = None,
     baselines: Baselines = True,
+    class_weight: ClassWeight = None,
 ) -> Result:
     """`clean.top1`, `corrupted.top1` (the mean over corruptions and their five strengths), `drop` (the share of the clean accuracy
     that is lost), `NAME.top1` for each corruption; `fgsm1.top1`, `pgd1.top1` and so on (images only; the number is the most that
     a pixel changes, in 255ths); `ece`, `brier`, `nll` of the probe's probabilities on the clean test split, `scaled.ece` and so on
-    after scaling by `temperature`. With `raw.` and `untrained.` beside.
+    after scaling by `temperature`. With `raw.` and `untrained.` beside. Where one class of these test samples is frequent, also
+    `clean.balanced_top1` and `corrupted.balanced_top1`, the means over classes. `class_weight`: of all probes, see `probe`.
 
     At most `max_samples` labeled test samples are corrupted and `attack_samples` of them attacked (0: none), picked by the seed.
     The temperature is fitted to labeled training samples: to each fifth by a probe of the other four, of more than 2,000 to one
@@ -65,18 +69,25 @@ def robustness(
         )
     if strength is not None and not 0 < strength < math.inf:
         raise RequestError(f"evaluator.strength={strength}: expected a value above 0", "evaluator.strength=0.1")
+    check_class_weight(class_weight, data.dataset)
     y_true = data.labels("test")
     known = subsets.check(y_true, "test", data.dataset.name, classes=1)
     ids = known[order(derive(data.seed, "robustness"), 0, len(known))[:max_samples]]
     grid = C_GRID if strength is None else Grid.of([strength])
-    probes = fit_probes(backbone, data, amount, strength, baselines)
+    probes = fit_probes(backbone, data, amount, strength, baselines, class_weight)
 
-    right, n = _corrupted(probes, data, ids.sort().values, names)
+    by_class, sizes = _corrupted(probes, data, ids.sort().values, names)
+    right, n = {kind: counts.sum(dim=2) for kind, counts in by_class.items()}, int(sizes.sum())
+    frequent = is_imbalanced(torch.arange(len(sizes)).repeat_interleave(sizes))
     metrics: dict[str, float] = {}
     for kind, probe in probes.items():
         clean, rest = float(right[kind][0, 0]) / n, right[kind][1:, 1:].double() / n
         probe.say(metrics, "clean.top1", clean)
         probe.say(metrics, "corrupted.top1", float(rest.mean()))
+        if frequent:
+            recall = (by_class[kind].double() / sizes)[:, :, sizes > 0].mean(dim=2)
+            probe.say(metrics, "clean.balanced_top1", float(recall[0, 0]))
+            probe.say(metrics, "corrupted.balanced_top1", float(recall[1:, 1:].mean()))
         probe.say(metrics, "drop", 1 - float(rest.mean()) / clean if clean else 0.0)
         if kind == "":
             metrics |= {f"{name}.top1": float(row.mean()) for name, row in zip(names, rest, strict=True)}
@@ -90,6 +101,7 @@ def robustness(
     protocol = {
         "labels": str(amount),
         "splits": splits,
+        "class_weight": class_weight,
         "corruptions": {
             "names": names,
             "strengths": STRENGTHS,
@@ -139,22 +151,24 @@ def _names(corruptions: list[str] | str, kind: Modality, data: EvalData) -> list
 
 def _corrupted(
     probes: Mapping[str, CalibratedProbe], data: EvalData, ids: Tensor, names: Sequence[str]
-) -> tuple[dict[str, Tensor], int]:
-    """How many samples each probe gets right: kind -> (1 + corruptions, 1 + strengths) counts, [0, 0] clean; and how many there
-    were."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """How many samples of each class each probe gets right: kind -> (1 + corruptions, 1 + strengths, K) counts, [0, 0] clean; and
+    how many there were (K,)."""
     y_true = data.labels("test")
-    right = {kind: torch.zeros(1 + len(names), 1 + STRENGTHS, dtype=torch.int64) for kind in probes}
-    n = 0
+    total = max(len(data.dataset.classes), int(y_true.max()) + 1)
+    right = {kind: torch.zeros(1 + len(names), 1 + STRENGTHS, total, dtype=torch.int64) for kind in probes}
+    sizes = torch.zeros(total, dtype=torch.int64)
     for part, x in _small(data, ids):
-        n += len(part)
+        sizes += y_true[part].bincount(minlength=total)
         versions = [(0, 0, x)]
         for i, j, z in _versions(data, part, x, names, versions):
             for kind, probe in probes.items():
                 (_, features) = next(iter(embed(probe.module, iter([(part, z)]), data.autocast, data.channels_last)))
-                right[kind][i, j] += (probe.head.predict(features) == y_true[part]).sum()
+                hits = probe.head.predict(features) == y_true[part]
+                right[kind][i, j] += y_true[part][hits].bincount(minlength=total)
     for counts in right.values():
         counts[1:, 0] = counts[0, 0]
-    return right, n
+    return right, sizes
 
 
 def _versions(

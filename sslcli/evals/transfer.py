@@ -13,6 +13,7 @@ from torch import nn
 from sslcli.errors import RequestError
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines, Result
+from sslcli.evals.classifier.class_weight import ClassWeight
 from sslcli.evals.knn import knn
 from sslcli.evals.metrics.interval import Interval
 from sslcli.evals.probe import probe
@@ -28,9 +29,10 @@ def transfer(
     temperature: float = 0.1,
     strengths: list[float] | float | None = None,
     baselines: Baselines = True,
+    class_weight: ClassWeight = None,
 ) -> Result:
     """Returns the metrics of `probe` and `knn` under these prefixes (`probe.top1`, `knn.top1`; `probe.r2`, `knn.r2` of a
-    value), with `raw.` and `untrained.`.
+    value), with `raw.` and `untrained.`. `class_weight`: of the probe and its baselines, see `probe`; neighbors are not weighted.
 
     Raises RequestError where the data set is that of the pretraining.
     """
@@ -43,7 +45,14 @@ def transfer(
         )
     results = {
         "probe": probe(
-            backbone, data, labels=labels, seeds=seeds, strengths=strengths, baselines=baselines, calibrate=False
+            backbone,
+            data,
+            labels=labels,
+            seeds=seeds,
+            strengths=strengths,
+            baselines=baselines,
+            calibrate=False,
+            class_weight=class_weight,
         ),
         "knn": knn(backbone, data, labels=labels, seeds=seeds, k=k, temperature=temperature, baselines=baselines),
     }
@@ -63,12 +72,17 @@ def transfer(
     shared = {
         k: v for k, v in probe_protocol.items() if k != "notes" and k in knn_protocol and knn_protocol[k] == v
     }  # settings that both share
+    own = [] if class_weight is None else [f"{class_weight} class weights are those of the probe; k-NN is not weighted"]
     protocol = {
         "from": data.trained_on,
         "to": data.dataset.name,
+        "class_weight": class_weight,
         **shared,
-        **{n: {k: v for k, v in r.protocol.items() if k not in (*shared, "notes")} for n, r in results.items()},
-        "notes": list(dict.fromkeys(note for result in results.values() for note in result.protocol["notes"])),
+        **{
+            n: {k: v for k, v in r.protocol.items() if k not in (*shared, "notes", "class_weight")}
+            for n, r in results.items()
+        },
+        "notes": [*dict.fromkeys(note for result in results.values() for note in result.protocol["notes"]), *own],
     }
     details = {name: result.details for name, result in results.items()}
     return Result(metrics, protocol, artefacts, details, intervals)

@@ -42,6 +42,7 @@ def test_transfer_equals_probe_and_knn():
         "knn_predictions.safetensors",
         "knn_predictions.csv",
     }
+    assert found.protocol["class_weight"] is None
     json.dumps(found.protocol)
 
 

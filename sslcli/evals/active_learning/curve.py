@@ -13,6 +13,7 @@ from sslcli.evals.active_learning.names import RULE_NAMES
 from sslcli.evals.active_learning.pool import Pool
 from sslcli.evals.active_learning.rules import RULES, random
 from sslcli.evals.base.result import mean_and_std
+from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
 from sslcli.evals.fit.linear_probe import C_GRID, TOLERANCE, Standardizer, choose_c
 from sslcli.evals.fit.logistic import Logistic
 from sslcli.evals.inputs.label_subsets import check_classes
@@ -57,12 +58,19 @@ def picked_sets(by: str, pool: Pool, y: Tensor, totals: Sequence[int], seed: int
 class PickedProbe:
     """The linear probe of `sslcli eval probe`, fitted to chosen samples of `train` and measured on `test`."""
 
-    def __init__(self, train: Labeled, test: Labeled, seed: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        train: Labeled,
+        test: Labeled,
+        seed: int,
+        device: torch.device | str = "cpu",
+        class_weight: ClassWeight = None,
+    ):
         self.x, self.y = train
         self.standardize = Standardizer(self.x)
         tested = torch.nonzero(test[1] >= 0).flatten()
         self.x_test, self.y_test = self.standardize(test[0], tested), test[1][tested]
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.class_weight = seed, device, class_weight
 
     def accuracy(self, ids: Tensor, draw: int) -> float:
         """With the samples `ids` (m,). A single class is predicted for all test samples."""
@@ -70,8 +78,9 @@ class PickedProbe:
         if len(classes) == 1:
             return float((self.y_test == classes[0]).double().mean())
         x = self.standardize(self.x, ids).to(self.device)
-        choice = choose_c(x, y, len(classes), C_GRID, self.seed, draw)
-        logits = Logistic(x, y, len(classes)).fit(choice.value, TOLERANCE).logits(self.x_test)
+        weights = class_weights(y, len(classes), self.class_weight)
+        choice = choose_c(x, y, len(classes), C_GRID, self.seed, draw, weights=weights)
+        logits = Logistic(x, y, len(classes), weights=weights).fit(choice.value, TOLERANCE).logits(self.x_test)
         return float((classes[logits.argmax(dim=1)] == self.y_test).double().mean())
 
 
@@ -84,11 +93,12 @@ def picked_lines(
     seed: int,
     classes: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
+    class_weight: ClassWeight = None,
 ) -> dict[str, Line]:
     """The lines of a rule and of `random_picks`, by name, over the same draws. `steps`: names and ascending numbers of labels."""
     known = torch.nonzero(train[1] >= 0).flatten()  # only these have a label that one could ask for
     y = train[1][known]
-    probe = PickedProbe((train[0][known], y), test, seed, device)
+    probe = PickedProbe((train[0][known], y), test, seed, device, class_weight)
     pool = Pool(train[0][known], torch.full_like(y, -1), classes, len(y.unique()))
     lines = {}
     for rule in dict.fromkeys((by, "random")):

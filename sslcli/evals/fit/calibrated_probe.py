@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.base.result import Baselines
+from sslcli.evals.classifier.class_weight import ClassWeight
 from sslcli.evals.fit.linear_probe import CROSS_VALIDATE_UP_TO, FOLDS, LinearProbe, fit_linear_probe
 from sslcli.evals.inputs import label_subsets as subsets
 from sslcli.evals.metrics import calibration
@@ -43,14 +44,20 @@ class RawModule(nn.Module):
 
 
 def fit_probes(
-    backbone: nn.Module, data: EvalData, amount: subsets.Amount, strength: float | None, baselines: Baselines
+    backbone: nn.Module,
+    data: EvalData,
+    amount: subsets.Amount,
+    strength: float | None,
+    baselines: Baselines,
+    class_weight: ClassWeight = None,
 ) -> dict[str, CalibratedProbe]:
     modules = {"": backbone, "raw": RawModule(data.raw_features), **data.backbones.wanted(baselines)}
     probes = {}
     for kind, features in data.feature_sets(backbone, baselines).items():
         x, y = features("train")
         name, classes = data.dataset.name, data.dataset.classes
-        head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, data.groups("train"))
+        groups = data.groups("train")
+        head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, groups, class_weight)
         ids = subsets.draw(y, amount, data.seed, 0, classes)
         module = modules[kind]
         t, held = held_out_temperature(x, y, ids, head, data)
