@@ -167,8 +167,8 @@ def curve(
         for name, mean, std in zip(line.names, line.mean, line.std, strict=True):
             key = f"{kind}.top1@{name}" if kind else f"top1@{name}"
             metrics |= {key: mean} | ({f"{key}_std": std} if std is not None else {})
-            if draws := balanced.get((kind, name)):
-                scores = mean_and_std("", draws)
+            if recalls := balanced.get((kind, name)):
+                scores = mean_and_std("", recalls)
                 metrics |= {
                     f"{key.replace('top1', 'balanced_top1')}{suffix}": value for suffix, value in scores.items()
                 }

@@ -117,7 +117,7 @@ def robustness(
         "calibration": {
             "bins": calibration.BINS,
             "test": len(known),
-            "temperature_from": f"{probes[''].held} labelled training samples, with probes that were not fitted to them",
+            "temperature": probes[""].scaling.describe("logits of probes fitted to the other folds"),
         },
         "strength": {kind or "backbone": c_protocol([s.head.choice], grid) for kind, s in probes.items()},
         "notes": data.protocol_notes(

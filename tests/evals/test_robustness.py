@@ -139,6 +139,46 @@ def test_temperature_matches_scipy():
     )  # all right: no optimum
 
 
+def drawn(n: int, factor: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (n, 5) that are `factor` times those of the probabilities that their classes are drawn by."""
+    g = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, 5, generator=g)
+    return factor * logits, torch.multinomial(logits.softmax(dim=1), 1, generator=g)[:, 0]
+
+
+def test_temperature_stays_where_scaling_does_not_help():
+    """Of calibrated logits a fitted temperature is noise, which would make other samples worse."""
+    chosen = [calibration.choose_temperature(*drawn(115, 1.0, seed), seed) for seed in range(40)]
+    assert sum(t.value == 1.0 for t in chosen) >= 34
+    assert max(abs(t.fitted - 1) for t in chosen) > 0.15
+    kept = next(t for t in chosen if t.value == 1.0)
+    assert kept.describe("held-out logits").startswith(
+        f"1: {kept.fitted:.3g}, fitted to held-out logits, is no reliable"
+    )
+    worse = [  # on other samples, by the temperatures that were not taken
+        calibration.nll(logits / t.fitted, y) - calibration.nll(logits, y)
+        for t, (logits, y) in zip(chosen, (drawn(2000, 1.0, 100 + seed) for seed in range(40)), strict=True)
+        if t.value == 1.0
+    ]
+    assert sum(worse) > 0
+
+
+@pytest.mark.parametrize(("factor", "n"), [(3.0, 60), (3.0, 2000), (1 / 3, 300)])
+def test_temperature_is_taken_where_logits_are_off(factor, n):
+    found = calibration.choose_temperature(*drawn(n, factor, 1), 0)
+    assert found.value == found.fitted == pytest.approx(factor, rel=0.5)
+    assert found.losses[1] < found.losses[0]
+    assert f"{n:,} labelled training samples (log loss" in found.describe("held-out logits")
+
+
+def test_temperature_stays_where_all_held_out_samples_are_right():
+    y = torch.arange(30) % 3
+    found = calibration.choose_temperature(4.0 * F.one_hot(y, 3), y, 0)
+    assert (found.value, found.held) == (1.0, 30)
+    assert "30 labelled training samples that were held out are right" in found.describe("")
+    assert calibration.choose_temperature(torch.zeros(0, 3), y[:0], 0) == calibration.Temperature()
+
+
 # the evaluator ---------------------------------------------------------------------------------------------------------
 
 
@@ -160,19 +200,19 @@ def test_temperature_is_fitted_to_held_out_samples(data):
     some = torch.full_like(y, -1)
     some[ids] = y[ids]
     head = fit_linear_probe(x, some, Amount("all"), 0, strength=10.0)
-    t, held = held_out_temperature(x, y, ids, head, data)
+    scaling = held_out_temperature(x, y, ids, head, data)
     fold, logits, y_true = folds(y[ids], 5, 0, 0), [], []
     for f in range(5):
         rest = torch.full_like(y, -1)
         rest[ids[fold != f]] = y[ids[fold != f]]
         logits.append(fit_linear_probe(x, rest, Amount("all"), 0, strength=10.0).logits(x[ids[fold == f]]))
         y_true.append(y[ids[fold == f]])
-    assert held == 60
-    assert t == pytest.approx(calibration.fit_temperature(torch.cat(logits), torch.cat(y_true)))
-    assert t > calibration.fit_temperature(
+    assert scaling.held == 60
+    assert scaling.fitted == pytest.approx(calibration.fit_temperature(torch.cat(logits), torch.cat(y_true)))
+    assert scaling.fitted > calibration.fit_temperature(
         head.logits(x[ids]), y[ids]
     )  # on its own samples it is surer than it should be
-    assert held_out_temperature(x, y, ids[:3], head, data) == (1.0, 0)
+    assert held_out_temperature(x, y, ids[:3], head, data) == calibration.Temperature()
 
 
 def test_class_columns_of_missing_classes():

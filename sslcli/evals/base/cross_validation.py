@@ -184,7 +184,7 @@ def _classifier(
         note = f"cross-validation over {len(parts)} folds"
         return replace(classifier, protocol={**classifier.protocol, "test": scores, "tested_by": note})
 
-    return FittedClassifier(make, joined)
+    return FittedClassifier(make, joined, fitted.temperature)
 
 
 def _mean(name: str, fold_results: list[tuple[Fold, Result]]) -> float:

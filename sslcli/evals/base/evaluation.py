@@ -183,6 +183,9 @@ def run_evaluator(node: Config, model: EvaluatedModel) -> Result:
         result = cross_validation.cross_validated(function, model.backbone, model.data, node.get("seeds", 1))
     else:
         result = function(model.backbone, model.data)
+    if result.fitted is not None and result.fitted.temperature:
+        result.protocol["temperature"] = result.fitted.temperature
+        console.say(f"temperature {result.fitted.temperature}")
     if doubt := add_imbalance(result, model.dataset.classes, node.get("class_weight")):
         result.protocol.setdefault("notes", []).append(doubt)
         console.warn(doubt, imbalance_hint(node))

@@ -43,10 +43,12 @@ class FittedClassifier:
 
     make: the classifier, with the training features that it is kept with: these take a while, and few callers need them.
     confidence: on the test samples; None for a value, and for a classifier that was not calibrated.
+    temperature: what the temperature is and why; "" where confidence is None.
     """
 
     make: Callable[[], Classifier]
     confidence: Confidence | None = None
+    temperature: str = ""
 
     def metrics(self) -> dict[str, float]:
         return {} if self.confidence is None else self.confidence.metrics()

@@ -20,6 +20,7 @@ from sslcli.evals.finetuning.predictions import FirstDraw
 from sslcli.evals.finetuning.training import Trained
 from sslcli.evals.fit.calibrated_probe import held_out_temperature
 from sslcli.evals.fit.linear_probe import LinearProbe, Standardizer
+from sslcli.evals.metrics.calibration import Temperature
 from sslcli.evals.regression.errors import NAMES, errors
 from sslcli.evals.regression.ridge import RidgeFit
 from sslcli.evals.regression.values import ValueOutputs
@@ -40,13 +41,14 @@ def probe_classifier(
     """A linear probe that was fitted to the rows `ids` of training features `x` (n, d) with labels `y` (n,).
 
     `test`: its logits (t, K) of test samples, and which are right (t,)."""
-    temperature, held = held_out_temperature(x, y, ids, probe, data) if calibrate else (1.0, 0)
-    confidence = Confidence.of(*test, temperature) if calibrate else None
+    temperature = held_out_temperature(x, y, ids, probe, data) if calibrate else None
+    confidence = Confidence.of(*test, temperature.value) if temperature is not None else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
+    scaling = _calibration(temperature, "logits of probes fitted to the other folds")
     how = {
         "C": probe.choice.value,
         **_weighted(probe.class_weight),
-        **_calibration(calibrate, temperature, held, "logits of probes fitted to the other folds"),
+        "temperature": scaling,
     }
 
     def make() -> Classifier:
@@ -54,21 +56,22 @@ def probe_classifier(
         reference = Reference.of(x[reference_rows(len(x), data.seed)])
         names = _names(probe.classes, data.dataset.classes)
         protocol = _protocol(len(ids), len(test[1]), scores, how)
-        return Classifier("probe", weight, bias, names, reference, temperature, protocol=protocol)
+        return Classifier("probe", weight, bias, names, reference, value, protocol=protocol)
 
-    return FittedClassifier(make, confidence)
+    value = 1.0 if temperature is None else temperature.value
+    return FittedClassifier(make, confidence, scaling if calibrate else "")
 
 
 def finetuned_classifier(first: FirstDraw, data: EvalData, calibrate: bool = True) -> FittedClassifier:
     """A fine-tuned backbone with its head."""
     trained, test = first.trained, first.test
-    temperature, held = trained.temperature
-    confidence = Confidence.of(*test, temperature) if calibrate else None
+    confidence = Confidence.of(*test, trained.temperature.value) if calibrate else None
     scores = {"top1": _share(test[1]), **(confidence.metrics() if confidence is not None else {})}
     how = {"lr": trained.rate.value, **_weighted(None if trained.weights is None else "balanced")}
-    how |= _calibration(calibrate, temperature, held, "logits of a training on the other four fifths")
+    scaling = _calibration(trained.temperature if calibrate else None, "logits of a training on the other four fifths")
+    how["temperature"] = scaling
     protocol = _protocol(first.labeled, len(test[1]), scores, how)
-    return FittedClassifier(lambda: _finetuned(trained, data, protocol), confidence)
+    return FittedClassifier(lambda: _finetuned(trained, data, protocol), confidence, scaling if calibrate else "")
 
 
 def finetuned_value(trained: Trained, data: EvalData, outputs: ValueOutputs) -> FittedClassifier:
@@ -86,7 +89,7 @@ def _finetuned(trained: Trained, data: EvalData, protocol: Record) -> Classifier
         trained.head.bias.detach().cpu(),
         _names(trained.classes, data.dataset.classes),
         Reference.of(torch.cat(features)),
-        trained.temperature[0],
+        trained.temperature.value,
         trained.backbone,
         protocol,
     )
@@ -130,16 +133,17 @@ def _weighted(class_weight: ClassWeight) -> Record:
     return {} if class_weight is None else {"class_weight": class_weight}
 
 
-def _calibration(calibrate: bool, temperature: float, held: int, how: str) -> Record:
-    if held:
-        if temperature > FLAT:
-            samples = plural(held, "labeled training sample")
-            console.warn(
-                f"held-out predictions of {samples} are no better than chance: the probabilities of all classes are equal",
-                "use more labels, or evaluator.calibrate=false",
-            )
-        return {"temperature": f"fitted to {how}: {held} labelled training samples"}
-    return {"temperature": "1: too few labels to hold any out" if calibrate else "1: not calibrated"}
+def _calibration(temperature: Temperature | None, how: str) -> str:
+    """What the temperature is and why, with a warning where it makes all probabilities equal. None: it was not asked for."""
+    if temperature is None:
+        return "1: not calibrated"
+    if temperature.value > FLAT:
+        samples = plural(temperature.held, "labeled training sample")
+        console.warn(
+            f"held-out predictions of {samples} are no better than chance: the probabilities of all classes are equal",
+            "use more labels, or evaluator.calibrate=false",
+        )
+    return temperature.describe(how)
 
 
 def _protocol(labeled: int, tested: int, scores: Mapping[str, float], how: Record) -> Record:

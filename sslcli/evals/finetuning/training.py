@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -28,7 +28,7 @@ from sslcli.evals.finetuning.learning_rate import best_rate, choosable, class_sc
 from sslcli.evals.finetuning.objectives import Classes, Objective, Values
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
-from sslcli.evals.metrics.calibration import fit_temperature
+from sslcli.evals.metrics.calibration import Temperature, choose_temperature
 from sslcli.optim import cosine
 from sslcli.rng import derive
 from sslcli.runtime import compilation
@@ -56,7 +56,7 @@ class Trained:
         str, list[float]
     ]  # step, loss, accuracy or r2: means since the point before, on augmented training samples
     weights: Tensor | None = None  # (k,) of the classes
-    temperature: tuple[float, int] = (1.0, 0)  # and how many held-out samples it was fitted to
+    temperature: Temperature = field(default_factory=Temperature)
 
     def logits(self, data: EvalData, source: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Ids (n,) and logits (n, k) of batches of inputs."""
@@ -113,10 +113,10 @@ def train(
     if calibrate and not held and divisible(y):
         inside, outside = held_out(y, seed, groups)
         score(fit(inside, rate.value), outside)
-    temperature = (1.0, 0)
+    temperature = Temperature()
     if calibrate and rate.value in held:
         logits, truth = held[rate.value]
-        temperature = fit_temperature(logits, truth), len(truth)
+        temperature = choose_temperature(logits, truth, seed)
     return replace(fit(torch.arange(len(ids)), rate.value), rate=rate, weights=weights, temperature=temperature)
 
 

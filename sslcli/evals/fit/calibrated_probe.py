@@ -23,10 +23,13 @@ class CalibratedProbe:
     kind: str
     module: nn.Module
     head: LinearProbe
-    temperature: float
-    held: int  # labeled samples that the temperature was fitted to
+    scaling: calibration.Temperature
     test: tuple[Tensor, Tensor]
     labeled: int
+
+    @property
+    def temperature(self) -> float:
+        return self.scaling.value
 
     def say(self, metrics: dict[str, float], name: str, value: float) -> None:
         metrics[f"{self.kind}.{name}" if self.kind else name] = value
@@ -60,16 +63,17 @@ def fit_probes(
         head = fit_linear_probe(x, y, amount, data.seed, classes, data.device, strength, name, groups, class_weight)
         ids = subsets.draw(y, amount, data.seed, 0, classes)
         module = modules[kind]
-        t, held = held_out_temperature(x, y, ids, head, data)
-        probes[kind] = CalibratedProbe(kind, module, head, t, held, features("test"), len(ids))
+        scaling = held_out_temperature(x, y, ids, head, data)
+        probes[kind] = CalibratedProbe(kind, module, head, scaling, features("test"), len(ids))
     return probes
 
 
-def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData) -> tuple[float, int]:
-    """The temperature fitted to held-out logits of the labeled training samples `ids`, from probes fitted to the other folds,
-    and the number of these samples. The temperature is 1 for too few samples."""
+def held_out_temperature(
+    x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, data: EvalData
+) -> calibration.Temperature:
+    """The temperature by held-out logits of the labeled training samples `ids`, from probes fitted to the other folds."""
     if len(ids) < FOLDS:
-        return 1.0, 0
+        return calibration.Temperature()
     groups = data.groups("train")
     fold = subsets.folds(y[ids], FOLDS, data.seed, 0, None if groups is None else groups[ids])
     logits, columns = [], []
@@ -92,8 +96,8 @@ def held_out_temperature(x: Tensor, y: Tensor, ids: Tensor, head: LinearProbe, d
         logits.append(fold_probe.logits(x[held]))
         columns.append(class_columns(head.classes, y[held]))
     if not logits:
-        return 1.0, 0
-    return calibration.fit_temperature(torch.cat(logits), torch.cat(columns)), sum(map(len, logits))
+        return calibration.Temperature()
+    return calibration.choose_temperature(torch.cat(logits), torch.cat(columns), data.seed)
 
 
 def class_columns(classes: Tensor, y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslcli.plotting import new_figure
+from sslcli.rng import derive, order
 from sslcli.runs.files import replacing
 from sslcli.views.preview.base import FAINT, INK, PAPER
 
@@ -63,6 +64,56 @@ def fit_temperature(logits: Tensor, y: Tensor) -> float:
         slope = float((weights * logits).sum(dtype=torch.float64) - correct)  # of the loss, by 1 / T
         low, high = (middle, high) if slope <= 0 else (low, middle)  # 0: all are right and sure of it
     return (1 / (low * high)) ** 0.5
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What divides the logits of a classifier: 1 unless another value lowers the log loss of held-out samples."""
+
+    value: float = 1.0
+    held: int = 0  # labeled training samples that were held out; 0: none
+    fitted: float = 1.0  # the value of lowest log loss
+    losses: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # of these samples, unscaled and with temperatures fitted to others of them
+    error: float = 0.0  # standard error of the difference
+
+    def describe(self, how: str) -> str:
+        """The value and why. `how`: what the held-out logits are."""
+        samples = f"{self.held:,} labelled training samples"
+        before, after = self.losses
+        if not self.held:
+            return "1: too few labels to hold any out"
+        if self.value != 1.0:
+            return f"fitted to {how}: {samples} (log loss {before:.3f} -> {after:.3f})"
+        if self.fitted <= COLDEST * 1.001:
+            return f"1: all {samples} that were held out are right, and none shows how sure the classifier may be"
+        change = f"log loss {before:.3f} -> {after:.3f}, standard error of the difference {self.error:.2g}"
+        return f"1: {self.fitted:.3g}, fitted to {how}, is no reliable improvement for {samples} ({change})"
+
+
+def choose_temperature(logits: Tensor, y: Tensor, seed: int) -> Temperature:
+    """The temperature of held-out logits (n, K) of classes y (n,), -1 for those without a column; 1 where scaling does not lower
+    their log loss by more than one standard error.
+
+    The loss of each tenth of the samples is measured with the temperature of the others: with its own, any would seem to help.
+    Without a single error there is no optimum, and the temperature is 1."""
+    logits, y = logits[y >= 0], y[y >= 0]
+    if len(y) < 2:
+        return Temperature()
+    fitted = fit_temperature(logits, y)
+    part = torch.empty(len(y), dtype=torch.int64)
+    part[order(derive(seed, "temperature"), 0, len(y))] = torch.arange(len(y)) % 10
+    before = F.cross_entropy(logits.double(), y, reduction="none")
+    after = torch.empty_like(before)
+    for p in part.unique().tolist():
+        scaled = logits[part == p].double() / fit_temperature(logits[part != p], y[part != p])
+        after[part == p] = F.cross_entropy(scaled, y[part == p], reduction="none")
+    gain = before - after
+    error = float(gain.std() / len(y) ** 0.5)
+    improves = float(gain.mean()) > error and fitted > COLDEST * 1.001
+    return Temperature(fitted if improves else 1.0, len(y), fitted, (float(before.mean()), float(after.mean())), error)
 
 
 @dataclass

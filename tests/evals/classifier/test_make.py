@@ -19,6 +19,7 @@ from sslcli.evals.finetune import finetune
 from sslcli.evals.fit.calibrated_probe import held_out_temperature
 from sslcli.evals.fit.linear_probe import fit_linear_probe
 from sslcli.evals.inputs.label_subsets import draw, parse
+from sslcli.evals.metrics import calibration
 from sslcli.evals.probe import probe
 from sslcli.evals.regression.values import all_values
 from tests.evals import learners, toys
@@ -51,7 +52,8 @@ def test_probe_keeps_the_first_draw(data):
     train, labels = data.features(backbone, "train")
     ids = draw(labels, parse("10/class"), data.seed, 0, data.dataset.classes)
     head = fit_linear_probe(train, labels, parse("10/class"), data.seed, data.dataset.classes)
-    assert classifier.temperature == held_out_temperature(train, labels, ids, head, data)[0] != 1.0
+    assert classifier.temperature == held_out_temperature(train, labels, ids, head, data).value
+    assert classifier.protocol["temperature"] == result.fitted.temperature
     assert classifier.classes == ("row 0", "row 1", "row 2")
     assert classifier.reference.features.shape == (240, 8)
     assert classifier.protocol["splits"] == {"labelled": 30, "test": 120}
@@ -94,7 +96,7 @@ def test_cross_validation_keeps_a_probe_of_all_labels():
 def test_finetune_keeps_the_model_of_the_first_draw():
     data, shuffled = learners.data(), learners.dataset()
     shuffled.test.labels = 1 - shuffled.test.labels
-    result = finetune(learners.Net(3), data, labels="30/class", **RECIPE)
+    result = finetune(learners.Net(3), data, labels="60/class", **RECIPE)
     classifier = result.fitted.make()
     x = torch.cat([x for _, x in data.batches("test")])
     with torch.no_grad():
@@ -102,10 +104,10 @@ def test_finetune_keeps_the_model_of_the_first_draw():
     assert torch.equal(p.argmax(dim=1), result.artefacts["predictions.safetensors"].predicted[0])
     assert result.metrics["ece"] == pytest.approx(slow_ece(p, p.argmax(dim=1) == data.labels("test")), abs=1e-6)
     assert classifier.temperature != 1.0
-    assert "12 labelled training samples" in classifier.protocol["temperature"]
-    other = finetune(learners.Net(3), learners.data(shuffled), labels="30/class", **RECIPE)
+    assert "24 labelled training samples" in classifier.protocol["temperature"]
+    other = finetune(learners.Net(3), learners.data(shuffled), labels="60/class", **RECIPE)
     assert other.fitted.make().temperature == classifier.temperature
-    plain = finetune(learners.Net(3), learners.data(), labels="30/class", calibrate=False, **RECIPE)
+    plain = finetune(learners.Net(3), learners.data(), labels="60/class", calibrate=False, **RECIPE)
     assert plain.metrics == {k: v for k, v in result.metrics.items() if k not in CALIBRATION}
     assert torch.equal(plain.fitted.make().weight, classifier.weight)
 
@@ -114,7 +116,8 @@ def test_equal_probabilities_are_warned_of(data, monkeypatch, capsys):
     """Held-out predictions at chance have the largest temperature."""
     probe(toys.Rows(), data, labels="3/class", seeds=1, baselines=False)
     assert "no better than chance" not in capsys.readouterr().err
-    monkeypatch.setattr("sslcli.evals.metrics.calibration.fit_temperature", lambda *_: 1e6)
+    flat = calibration.Temperature(1e6, 9, 1e6)
+    monkeypatch.setattr("sslcli.evals.metrics.calibration.choose_temperature", lambda *_: flat)
     probe(toys.Rows(), data, labels="3/class", seeds=1, baselines=False)
     said = " ".join(capsys.readouterr().err.split())
     assert "held-out predictions of 9 labeled training samples are no better than chance" in said
