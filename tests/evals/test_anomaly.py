@@ -11,8 +11,10 @@ import torch
 from sslcli.data.dataset import ArraySource
 from sslcli.errors import RequestError
 from sslcli.evals.anomaly import anomaly
+from sslcli.evals.artefacts.anomaly_sheets import make_artefacts
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.fit import anomaly_scores
+from sslcli.evals.fit.anomaly_protocols import AnomalyResult, Extremes, misranked
 from sslcli.evals.metrics import anomaly_metrics
 from sslcli.evals.metrics.anomaly_metrics import outlying
 from sslcli.methods.autoencoder import Autoencoder
@@ -282,7 +284,7 @@ def test_outlying_of_known_case():
 def test_anomaly_saves_sheets(data, tmp_path):
     from PIL import Image
 
-    for normal, marks in (("each", {"right", "wrong"}), ("row 0", {"right", "wrong"}), ("all", {""})):
+    for normal, marks in (("each", {"", "wrong"}), ("row 0", {"", "wrong"}), ("all", {""})):
         result = anomaly(toys.Rows(), data, normal=normal)
         sheet = result.artefacts["samples.png"]
         assert {cell.mark for row in sheet.rows for cell in row.cells} <= marks
@@ -292,6 +294,40 @@ def test_anomaly_saves_sheets(data, tmp_path):
         with Image.open(tmp_path / "samples.png") as image:
             assert image.width > 1000
     assert len(anomaly(toys.Rows(), data).artefacts["samples.png"].rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "anomalous", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.9], [False, False, False, True], []),  # one anomaly: the second highest is not misranked
+        ([0.1, 0.9, 0.3, 0.2], [False, False, True, False], [1, 2]),
+        ([3.0, 2.0, 1.0], [False, True, True], [0, 2]),
+    ],
+)
+def test_misranked_samples_of_known_cases(scores, anomalous, expected):
+    assert misranked(torch.tensor(scores), torch.tensor(anomalous)).nonzero().flatten().tolist() == expected
+
+
+def test_sheet_marks_misranked_samples_alone(data):
+    """Two of thirty are anomalous: the others among the highest scores are where they belong."""
+
+    def sheet(scores):
+        ascending = torch.tensor(scores).argsort()
+        rows = torch.cat([ascending[:5], ascending[-5:]])
+        wrong = misranked(torch.tensor(scores), torch.arange(30) >= 28)
+        ends = Extremes("normal: row 0", "AUROC", rows.tolist(), wrong[rows].tolist())
+        result = AnomalyResult({}, {}, ["row 0"], ends=[ends], samples=[("test", i) for i in range(30)])
+        return make_artefacts({"": result}, "knn", data)["samples.png"]
+
+    perfect = sheet([float(i) for i in range(30)])
+    assert {cell.mark for cell in perfect.rows[0].cells} == {""}
+    assert perfect.legend is None
+    assert perfect.heads == ("least anomalous", "most anomalous")
+    assert perfect.caption.endswith("none of 10 are misranked")
+    swapped = sheet([30.0, *(float(i) for i in range(1, 30))])
+    assert [cell.mark for cell in swapped.rows[0].cells].count("wrong") == 2
+    assert swapped.legend == ("", "misranked")
+    assert swapped.caption.endswith("2 of 10 are misranked")
 
 
 def test_anomaly_with_reconstruction_score():

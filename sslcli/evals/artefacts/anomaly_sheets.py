@@ -60,23 +60,22 @@ def _sheet(first: AnomalyResult, score: str, data: EvalData) -> Sheet | None:
         samples |= {(split, i): sample for i, sample in thumbnails(data, split, ids).items()}
     rows, wrong = [], 0
     for end in shown:
-        half = len(end.rows) // 2
-        cells = []
-        for at, i in enumerate(end.rows):
-            right = end.anomalous is None or end.anomalous[at] == (at >= half)
-            wrong += not right
-            if first.samples[i] in samples:
-                cells.append(
-                    Cell(samples[first.samples[i]], "" if end.anomalous is None else "right" if right else "wrong")
-                )
+        marks = [False] * len(end.rows) if end.misranked is None else end.misranked
+        wrong += sum(marks)
+        cells = [
+            Cell(samples[first.samples[i]], "wrong" if mark else "")
+            for i, mark in zip(end.rows, marks, strict=True)
+            if first.samples[i] in samples
+        ]
         rows.append(Row(end.title, end.about, cells))
-    means_text = shown[0].anomalous is not None
-    caption = f"{title}: lowest scores at the left, highest at the right"
+    caption = f"{title}: least anomalous at the left, most anomalous at the right"
+    if shown[0].misranked is not None:
+        caption += f"; {wrong or 'none'} of {sum(len(e.rows) for e in shown)} {'is' if wrong == 1 else 'are'} misranked"
     return Sheet(
         title,
         rows,
-        caption + (f"; {wrong} of {sum(len(e.rows) for e in shown)} are misplaced" if means_text else ""),
-        ("lowest scores", "highest scores"),
+        caption,
+        ("least anomalous", "most anomalous"),
         len(shown[0].rows) // 2,
-        ("correct", "misplaced") if means_text else None,
+        ("", "misranked") if wrong else None,
     )

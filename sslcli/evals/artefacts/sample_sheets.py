@@ -51,7 +51,7 @@ class Row:
 @dataclass
 class Sheet:
     """`heads` stand above groups of columns, of which the first has `apart` columns (0: there is one group). `legend` says
-    what the frames mean: (right, wrong)."""
+    what the frames mean: (right, wrong), of which one that has no frames is ""."""
 
     title: str
     rows: list[Row]
@@ -169,6 +169,8 @@ def _frame(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], mark: Mark)
 def _legend(pen: ImageDraw.ImageDraw, x: int, y: int, words: tuple[str, str]) -> None:
     marks: tuple[Mark, Mark] = ("right", "wrong")
     for mark, text in zip(marks, words, strict=True):
+        if not text:
+            continue
         _frame(pen, (x + 4, y - 7, x + 26, y + 7), mark)
         pen.text((x + 40, y), text, fill=QUIET, font=font(13), anchor="lm")
         x += 40 + int(font(13).getlength(text)) + 24

@@ -39,12 +39,13 @@ class NormalClass:
 
 @dataclass
 class Extremes:
-    """The samples with the lowest and the highest scores: rows of the features, and which of them are anomalous."""
+    """The samples with the lowest and the highest scores: rows of the features, and which of them are misranked, None without
+    labels. If m samples are anomalous, the m highest ranks are theirs."""
 
     title: str
     about: str
     rows: list[int]
-    anomalous: list[bool] | None
+    misranked: list[bool] | None
 
 
 @dataclass
@@ -87,7 +88,8 @@ def score_each_class(
             if at == 0:
                 rows = extreme_rows(s)
                 about = f"AUROC {each['auroc'][name][-1]:.3f}"
-                ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), anomalous[rows].tolist())
+                wrong = misranked(s, anomalous)[rows].tolist()
+                ends = Extremes(f"normal: {group.name}", about, known[rows].tolist(), wrong)
         result.names.append(group.name)
         result.ends.append(ends)
     result.samples = [("test", i) for i in data.ids("test").tolist()]
@@ -217,6 +219,15 @@ def method_scores(data: EvalData, name: str, split: Any = "test") -> Tensor:
     at = torch.full((len(data.source(split)),), torch.nan)
     at[ids] = result
     return at[data.ids(split)]
+
+
+def misranked(score: Tensor, anomalous: Tensor) -> Tensor:
+    """Which samples (n,) are on the wrong side: of m anomalous ones, those that are not among the m highest scores, and the normal
+    ones that are. None at an AUROC of 1, however few are anomalous."""
+    ascending = score.argsort(stable=True)
+    expected = torch.zeros_like(anomalous)
+    expected[ascending[len(score) - int(anomalous.sum()) :]] = True
+    return anomalous != expected
 
 
 def extreme_rows(score: Tensor) -> Tensor:
