@@ -161,6 +161,7 @@ def series(
         **sources,
         classes=targets.classes,
         task=targets.task,
+        id=id if found.names and timeline is None else None,
         values=values,
         fingerprint=fingerprint(sum(map(len, parts.values())), map(as_bytes, [*contents, *targets.tensors()])),
         notes=notes,
@@ -173,6 +174,7 @@ def series(
             "recordings": facts,
             **({"channels": list(found.channels)} if found.channels else {}),
             **({"scale": scale} if scale != "train" else {}),
+            **{key: name for key, name in (("id", id), ("time", time)) if name is not None},
             **({"step": step.to_json()} if (step := found.times.range) else {}),
         },
     )

@@ -19,6 +19,8 @@ from sslcli.errors import DataError, RequestError, listing
 from sslcli.nn.values import Continuous, Values
 from sslcli.nn.values_json import values_from_json
 
+COLUMNS = ("id", "time")
+
 
 @dataclass(frozen=True)
 class SeriesPreprocessor(Preprocessor):
@@ -26,7 +28,8 @@ class SeriesPreprocessor(Preprocessor):
 
     shape: (C, T), channels and steps. values: mean and standard deviation of each channel. scale: sample, where each sample is
     standardized by itself, else train. channels: their names, where the training data were a table. step: the time between two
-    steps of the training data, where they have times."""
+    steps of the training data, where they have times. id, time: the columns of recordings and of times of a long table, where
+    dataset.id and dataset.time named them."""
 
     kind: ClassVar[str] = "series"
     shape: tuple[int, ...]
@@ -34,18 +37,24 @@ class SeriesPreprocessor(Preprocessor):
     scale: str = "train"
     channels: tuple[str, ...] = ()
     step: StepRange | None = None
+    id: str = ""
+    time: str = ""
 
     @classmethod
     def of(cls, shape: tuple[int, ...], values: Values, details: Mapping[str, Any]) -> Self:
         scale = "sample" if details.get("scale") == "sample" else "train"
         step = StepRange.from_json(details.get("step"))
-        return cls(tuple(shape), values, scale, tuple(details.get("channels", ())), step)
+        columns = (str(details.get(key, "")) for key in COLUMNS)
+        return cls(tuple(shape), values, scale, tuple(details.get("channels", ())), step, *columns)
 
     def to_json(self) -> dict[str, Any]:
         own: dict[str, Any] = {"scale": self.scale} if self.scale != "train" else {}
         own |= {"channels": list(self.channels)} if self.channels else {}
         own |= {"step": self.step.to_json()} if self.step is not None else {}
-        return {"shape": list(self.shape), "values": self.values.to_json(), **own}
+        return {"shape": list(self.shape), "values": self.values.to_json(), **own, **self._columns()}
+
+    def _columns(self) -> dict[str, str]:
+        return {key: name for key in COLUMNS if (name := getattr(self, key))}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
@@ -64,6 +73,7 @@ class SeriesPreprocessor(Preprocessor):
             scale,
             tuple(channels),
             StepRange.from_json(content.get("step")),
+            *(str(content.get(key, "")) for key in COLUMNS),
         )
         if not (isinstance(out.values, Continuous) and out.values.fits(out.shape)):
             raise ValueError(f"these values are not those of series {out.shape}")
@@ -95,8 +105,9 @@ class SeriesPreprocessor(Preprocessor):
         if step is not None and self.step is not None and step.differs(self.step):
             text = f"warning: time between two steps: {step}; that of the data which the encoder was trained on: {self.step}"
             notes += [f"{text}; resample the recordings"] if not any(note.startswith(text) for note in notes) else []
-        own = {key: value for key, value in dataset.details.items() if key != "step"}
+        own = {key: value for key, value in dataset.details.items() if key not in ("step", *COLUMNS)}
         own |= {"step": self.step.to_json()} if self.step is not None else {}  # none in runs of earlier versions
+        own |= self._columns()  # neither
         return super().adapt(replace(dataset, details=own), notes)
 
     def decode(self, raw: Tensor) -> list[np.ndarray]:
