@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -52,9 +53,7 @@ def rewrite_error(e: Exception, command: str, overrides: list[str], config_dirs:
         text,
     ):
         invalid = next((o for o in overrides if not _parses(o)), listing(overrides))
-        return RequestError(
-            f"cannot parse '{invalid}'", f"an override is key=value; the shell may require quotes: '{invalid}'"
-        )
+        return RequestError(f"cannot parse '{invalid}'", _how_to_quote(invalid))
     if m := re.search(r"An item is already at '([^']+)'|Could not delete from config\. '([^']+)' does not exist", text):
         if m[2]:
             return unknown_key(m[2], command, overrides, config_dirs)
@@ -95,6 +94,17 @@ def _names_choice(override: str) -> bool:
         return isinstance(yaml.safe_load(text), str)
     except yaml.YAMLError:
         return False
+
+
+def _how_to_quote(override: str) -> str:
+    """How an override is written that does not parse: a text with a comma or another special character in quotes of its own."""
+    key, _, value = override.partition("=")
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'{key}="{text}"'
+    hint = f"an override is key=value; the shell may require quotes: '{override}'"
+    if not value or value[0] in "[{\"'" or not _parses(quoted):
+        return hint
+    return f"an override is key=value; a text with special characters has quotes of its own: {shlex.quote(quoted)}"
 
 
 def _parses(override: str) -> bool:

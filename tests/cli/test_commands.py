@@ -51,6 +51,7 @@ from tests.conftest import SMOKE
         (["pretrain", "method=mae", "backbone=convnet"], "needs a backbone with tokens", "vit_tiny"),
         (["pretrain", "dataset.image_size=${nope}"], "`${nope}` refers to no key", ""),
         (["pretrain", "augmentation=[1,2"], "cannot parse", "quote"),
+        (["eval", "anomaly", "run=none", "evaluator.normal=né, 2"], "cannot parse", "'evaluator.normal=\"né, 2\"'"),
         (["pretrain", "optimizer=adamw"], "the learning rate 0.5 was set by method=simsiam", "optimizer.lr="),
         (["pretrain", "method=msn", "method.prototype=5"], "no key `prototype`", "did you mean `method.prototypes`?"),
         (["pretrain", "-m", "method=msn,dino", "method.prototype=5"], "no key `prototype`", "`method.prototypes`"),

@@ -50,6 +50,7 @@ def _read(path: str, preprocessor: SeriesPreprocessor, notes: list[str]) -> Data
 
 
 def _series(path: str, preprocessor: SeriesPreprocessor) -> Dataset:
+    columns = _columns(path, preprocessor)
     return series(
         path,
         window=preprocessor.shape[1],
@@ -57,7 +58,8 @@ def _series(path: str, preprocessor: SeriesPreprocessor) -> Dataset:
         scale=preprocessor.scale,
         test="none",
         channels=list(preprocessor.channels) or None,
-        **_columns(path, preprocessor),
+        id=columns.get("id"),
+        time=columns.get("time"),
     )
 
 

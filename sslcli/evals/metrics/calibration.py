@@ -84,7 +84,7 @@ class Temperature:
         samples = f"{self.held:,} labelled training samples"
         before, after = self.losses
         if not self.held:
-            return "1: too few labels to hold any out"
+            return "1: too few labels, in all or of a class, to hold any out"
         if self.value != 1.0:
             return f"fitted to {how}: {samples} (log loss {before:.3f} -> {after:.3f})"
         if self.fitted <= COLDEST * 1.001:

@@ -140,4 +140,4 @@ def test_finetune_calibrates_with_the_training_that_chose_the_rate(monkeypatch):
     fits.clear()
     one = finetune(learners.Net(3), learners.data(), **{**options, "labels": "1/class"})
     assert fits == [2]
-    assert one.fitted.make().protocol["temperature"] == "1: too few labels to hold any out"
+    assert one.fitted.make().protocol["temperature"] == "1: too few labels, in all or of a class, to hold any out"
