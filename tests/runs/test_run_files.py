@@ -503,6 +503,7 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "runtime/resources.py": "/proc and /sys",
     "runs/files.py": "this is the way in",
     "evals/inputs/label_rows.py": "labels=FILE of the command line",
+    "inference/zero_shot.py": "classes=FILE of the command line",
     "evals/inputs/label_file.py": "labels=FILE of the command line",
     "runs/environment.py": "the .git of the working folder",
     "cli/help.py": "shipped YAML",
