@@ -56,5 +56,6 @@ def test_a_run_comes_before_a_sweep_of_its_name(sweeps):
     (sweeps.parent / f"{FIRST}_byol" / "status.json").write_text("{}")
     assert find_folder(f"{FIRST}_b").name == f"{FIRST}_byol"
     assert find_folder(f"sweep/{FIRST}/1_simclr").name == "1_simclr"
+    assert find_folder(str(sweeps / FIRST / "1_simclr")).name == "1_simclr"
     with pytest.raises(RequestError, match="there is no run `nothing`"):
         find_folder("nothing")

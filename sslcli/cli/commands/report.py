@@ -66,8 +66,10 @@ def _sweeps(places: Iterable[Path], name: str) -> list[Path]:
                 return inside
             if _has_runs(place.parent) and place.name in ("jobs", "multirun.yaml", "report.html"):
                 return [place.parent]
-    named = [] if not name or "/" in name else (runs_root() / "sweep").glob(f"{glob.escape(name)}*/")
-    return sorted(folder for folder in named if _has_runs(folder)) if not any(_runs(name)) else []
+    if not name or "/" in name or any(_runs(name)):
+        return []
+    named = (runs_root() / "sweep").glob(f"{glob.escape(name)}*/")
+    return sorted(folder for folder in named if _has_runs(folder))
 
 
 def _runs(name: str) -> Iterator[Path]:
