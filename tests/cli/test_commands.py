@@ -382,6 +382,10 @@ def test_data_inspect_and_preview(cli):
     assert drawn.code == 0, drawn.err
     assert drawn.out == "sheet.png\n"
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    for name, words in {"own": [], "scarf": ["method=scarf"], "simsiam": ["method=simsiam"]}.items():
+        assert cli("data", "preview", "dataset=wine", *words, f"out={name}.png").code == 0
+    views = {name: Path(f"{name}.png").read_bytes() for name in ("own", "scarf", "simsiam")}
+    assert views["own"] == views["scarf"] != views["simsiam"]  # those of the training
     assert cli("data", "preview", "out=nowhere/sheet.png").code == 2
     assert cli("data", "preview", "out=sheet.jpg").code == 2
 

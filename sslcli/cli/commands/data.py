@@ -24,6 +24,7 @@ def main(request: Request) -> int:
 
         return audit(request)
     options, overrides = split_options(request.overrides, COMMANDS["data"].options_of(name))
+    overrides = with_implied(overrides)  # the views are those of the training
     cfg = resolve(compose.compose("pretrain", overrides, request.config_dirs))
     if name != "inspect":
         console.ignore_json(f"data {name}")
@@ -32,7 +33,7 @@ def main(request: Request) -> int:
     if name == "preview":
         return preview(cfg, target(options.get("out", "views.png"), "out=views.png", (".png",)))
     inspect(cfg, strict=request.has_flag("--strict"))
-    console.say(f"next  {command('pretrain', *with_implied(overrides))}")
+    console.say(f"next  {command('pretrain', *overrides)}")
     return 0
 
 

@@ -13,11 +13,41 @@ EPOCHS, MIN_STEPS = 50, 300  # of a training whose length is not set: few sample
 ROWS = 32  # at least, in a batch: fewer labeled samples are each seen in several views at once, for batch norm's sake
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of a training, named as the keys of `finetune`. Raises RequestError for values out of range.
+class Passes:
+    """The length of a training with labels, as the keys `epochs` and `min_steps` give it.
 
     `epochs` None: 50, and at least 300 steps. A given number of epochs is not exceeded unless `min_steps` is given too."""
+
+    epochs: int | None
+    min_steps: int | None
+
+    @property
+    def passes(self) -> int:
+        """Epochs, given or not."""
+        return EPOCHS if self.epochs is None else self.epochs
+
+    @property
+    def least_steps(self) -> int:
+        """The minimum number of steps: the given one, and 1 where the epochs are given alone."""
+        if self.min_steps is not None:
+            return self.min_steps
+        return MIN_STEPS if self.epochs is None else 1
+
+    def check_length(self) -> None:
+        """RequestError for a number of epochs or steps that is out of range, and for a training without a step."""
+        if self.min_steps is not None and self.min_steps < 1:
+            raise RequestError(
+                f"evaluator.min_steps={self.min_steps}: expected null, or an integer of at least 1",
+                "evaluator.min_steps=null",
+            )
+        if self.epochs is not None and self.epochs < (0 if self.min_steps else 1):
+            wanted = "an integer of at least 0" if self.min_steps else "null, or an integer of at least 1"
+            raise RequestError(f"evaluator.epochs={self.epochs}: expected {wanted}", f"evaluator.epochs={EPOCHS}")
+
+
+@dataclass(frozen=True)
+class Recipe(Passes):
+    """Settings of a training, named as the keys of `finetune`. Raises RequestError for values out of range."""
 
     epochs: int | None = None
     min_steps: int | None = None
@@ -38,7 +68,7 @@ class Recipe:
                 text = f"evaluator.{name}={getattr(self, name)}: expected {wanted}"
                 raise RequestError(text, f"evaluator.{name}={example}")
 
-        check_length(self.epochs, self.min_steps)
+        self.check_length()
         need("batch_size", self.batch_size >= 2, "an integer of at least 2", Recipe.batch_size)
         if self.max_steps is not None:
             wanted = f"null, or an integer of at least {'1' if self.min_steps is None else 'evaluator.min_steps'}"
@@ -49,16 +79,6 @@ class Recipe:
             need(name, 0 <= getattr(self, name) < math.inf, "0 or more", getattr(Recipe, name))
         need("layer_decay", 0 < self.layer_decay <= 1, "a factor above 0 and at most 1", 0.75)
         need("label_smoothing", 0 <= self.label_smoothing < 1, "0 or more and below 1", 0.1)
-
-    @property
-    def passes(self) -> int:
-        """Epochs, given or not."""
-        return EPOCHS if self.epochs is None else self.epochs
-
-    @property
-    def least_steps(self) -> int:
-        """The minimum number of steps, given or not."""
-        return least_steps(self.epochs, self.min_steps)
 
     @property
     def kinds(self) -> list[str]:
@@ -87,24 +107,6 @@ class Length:
         return cls(
             batch, -(-ROWS // (batch * kinds)), steps if recipe.max_steps is None else min(steps, recipe.max_steps)
         )
-
-
-def check_length(epochs: int | None, min_steps: int | None) -> None:
-    """RequestError for a number of epochs or steps that is out of range, and for a training without a step."""
-    if min_steps is not None and min_steps < 1:
-        raise RequestError(
-            f"evaluator.min_steps={min_steps}: expected null, or an integer of at least 1", "evaluator.min_steps=null"
-        )
-    if epochs is not None and epochs < (0 if min_steps else 1):
-        wanted = "an integer of at least 0" if min_steps else "null, or an integer of at least 1"
-        raise RequestError(f"evaluator.epochs={epochs}: expected {wanted}", f"evaluator.epochs={EPOCHS}")
-
-
-def least_steps(epochs: int | None, min_steps: int | None) -> int:
-    """The minimum number of steps: the given one, and 1 where the epochs are given alone."""
-    if min_steps is not None:
-        return min_steps
-    return MIN_STEPS if epochs is None else 1
 
 
 def steps_of_epochs(recipe: Recipe, n: int, batch: int) -> int:

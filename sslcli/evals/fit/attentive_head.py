@@ -17,7 +17,7 @@ from sslcli.errors import RequestError
 from sslcli.evals.base.embedding import evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.classifier.class_weight import ClassWeight, class_weights
-from sslcli.evals.finetuning.recipe import EPOCHS, check_length, describe_length, least_steps
+from sslcli.evals.finetuning.recipe import Passes, describe_length
 from sslcli.evals.finetuning.training import WARMUP, adamw, seeded
 from sslcli.evals.fit.grid_search import Grid
 from sslcli.optim import cosine, parameter_groups
@@ -55,7 +55,7 @@ class Head(nn.Module):
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class HeadSettings(Passes):
     heads: int
     rates: Grid
     weight_decay: float
@@ -65,19 +65,11 @@ class HeadSettings:
     class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
-        check_length(self.epochs, self.min_steps)
+        self.check_length()
         for name, least in (("weight_decay", 0), ("batch_size", 1)):
             if not least <= getattr(self, name) < math.inf:
                 text = f"evaluator.{name}={getattr(self, name)}: expected at least {least}"
                 raise RequestError(text, f"evaluator.{name}={max(1, least)}")
-
-    @property
-    def passes(self) -> int:
-        return EPOCHS if self.epochs is None else self.epochs
-
-    @property
-    def least_steps(self) -> int:
-        return least_steps(self.epochs, self.min_steps)
 
     def steps(self, n: int) -> int:
         return max(self.least_steps, self._steps_of_epochs(n))
