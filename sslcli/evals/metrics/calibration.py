@@ -73,10 +73,7 @@ class Temperature:
     value: float = 1.0
     held: int = 0  # labeled training samples that were held out; 0: none
     fitted: float = 1.0  # the value of lowest log loss
-    losses: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # of these samples, unscaled and with temperatures fitted to others of them
+    losses: tuple[float, float] = (0.0, 0.0)  # of these samples: unscaled, and by temperatures fitted to others of them
     error: float = 0.0  # standard error of the difference
 
     def describe(self, how: str) -> str:
