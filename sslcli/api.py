@@ -8,9 +8,8 @@
 
 Options are those of the command line: groups by name (`method="byol"`), keys as dictionaries (`optimizer={"lr": 0.1}`) or as
 override strings (`"optimizer.lr=0.1"`). Runs are folders like those of the commands: each reads the other's. Nothing is printed
-on stdout; progress goes to stderr, or into the output of a notebook's cell. Errors are exceptions derived from `SslError`, with
-a `message`, a `hint` and the exit code (`code`) that the command would have. No signal handler is installed and the working
-folder does not change.
+on stdout; progress goes to stderr or a notebook's cell. Errors are exceptions derived from `SslError`, with a `message`, a `hint`
+and the exit code (`code`) of the command. No signal handler is installed and the working folder does not change.
 """
 
 from __future__ import annotations
@@ -89,7 +88,8 @@ def pretrain(*overrides: str, **options: Any) -> Run:
     prepared.catch_signals = False
     request = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     files = compose.hydra_files(request, OmegaConf.masked_copy(cfg, ["hydra"]))
-    return pretrain(prepared, shorten(compose.folder_of(cfg)), auto=cfg.resume == "auto", hydra_files=files)
+    how: dict[str, Any] = {"auto": cfg.resume == "auto", "numbered": compose.is_named_by_time(cfg.hydra)}
+    return pretrain(prepared, shorten(compose.folder_of(cfg)), hydra_files=files, **how)
 
 
 def resume(run: Run | str | Path, /, *overrides: str, **options: Any) -> Run:

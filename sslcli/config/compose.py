@@ -125,6 +125,15 @@ def folder_of(cfg: DictConfig, mode: str = "run") -> Path:
         instance.cfg = before
 
 
+def is_named_by_time(hydra: HydraConf) -> bool:
+    """Whether the name of the run folder has the time of the start, as it has unless `hydra.run.dir` or a sweep gives another."""
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    run = cast("dict[str, Any]", OmegaConf.to_container(cast("DictConfig", hydra), resolve=False))["run"]
+    return hydra.mode is not RunMode.MULTIRUN and "${now:" in str(run["dir"])
+
+
 def hydra_files(cfg: DictConfig, hydra: Any) -> dict[str, str]:
     """Content of the files that Hydra writes to `.hydra/` of a run folder. `cfg`: the composed configuration without Hydra's part;
     `hydra`: that part, below the key `hydra`."""

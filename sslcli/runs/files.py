@@ -183,6 +183,21 @@ def is_bounded(value: Any, depth: int = MAX_DEPTH, containers: int = MAX_CONTAIN
 # ------------------------------------------------------------------------------------------------------------------- write
 
 
+def make_run_folder(path: Path) -> bool:
+    """Makes a folder with a new status.json, which is opened exclusively. Returns whether the folder was no run before."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with open(path / "status.json", "x") as f:
+            f.write("{}")
+        sync_folder(path)
+        sync_folder(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as e:
+        raise StorageError(f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room") from None
+    return True
+
+
 def make_folder(folder: Path, name: str) -> Path:
     """The folder `folder/name`, made where it is missing. OSError where it, or one on the way, is a symbolic link."""
     path = path_of(folder, f"{name}/_").parent

@@ -25,11 +25,11 @@ from sslcli.runs.environment import environment
 from sslcli.runs.files import (
     append_line,
     make_folder,
+    make_run_folder,
     open_file,
     parse,
     replace_file,
     size_of,
-    sync_folder,
     write_json,
 )
 from sslcli.runs.find import link_latest, resume_command
@@ -70,21 +70,15 @@ class Run:
     # ------------------------------------------------------------------------------------------------------ make and open
 
     @classmethod
-    def create(cls, path: Path, cfg: Config) -> Run:
-        """Creates the folder. `status.json` is opened exclusively: RequestError where the folder is a run already."""
+    def create(cls, path: Path, cfg: Config, *, numbered: bool = False) -> Run:
+        """Creates the folder. Where it is a run already: RequestError, or `<path>_2`, `<path>_3`, ... with `numbered`."""
+        wanted, number = path, 1
+        while not make_run_folder(path):
+            if not numbered:
+                raise RequestError(f"{path} is a run already", resume_command(path))
+            number += 1
+            path = wanted.with_name(f"{wanted.name}_{number}")
         run = cls(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            with open(path / "status.json", "x") as f:
-                f.write("{}")
-            sync_folder(path)
-            sync_folder(path.parent)
-        except FileExistsError:
-            raise RequestError(f"{path} is a run already", resume_command(path)) from None
-        except OSError as e:
-            raise StorageError(
-                f"cannot write to {path}: {e.strerror}", "set SSLCLI_RUNS to a folder with room"
-            ) from None
         run.lock()
         run.write_config(cfg)
         run._write_status({"status": "running", "created": now(), **environment()})

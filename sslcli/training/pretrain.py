@@ -28,13 +28,20 @@ from sslcli.training.start_screen import start_screen
 from sslcli.training.state import State
 
 
-def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: dict[str, str] | None = None) -> Run:
+def pretrain(
+    setup: TrainingSetup,
+    path: Path,
+    auto: bool = False,
+    hydra_files: dict[str, str] | None = None,
+    numbered: bool = False,
+) -> Run:
     """Train what `prepare` built.
 
     Args:
         path: Where the new run folder is created.
         auto: Whether to resume the newest run of the same configuration and data, if there is one.
         hydra_files: Content of the files of `.hydra/` by name, saved with a new run.
+        numbered: Whether a number is appended to `path` where it is a run already. RequestError otherwise.
 
     Returns:
         The finished run.
@@ -42,7 +49,7 @@ def pretrain(setup: TrainingSetup, path: Path, auto: bool = False, hydra_files: 
     if auto and (run := find_matching_run(setup)) is not None:
         resume(run, setup=setup, catch_signals=setup.catch_signals)
         return run
-    run = Run.create(path, setup.cfg)
+    run = Run.create(path, setup.cfg, numbered=numbered)
     try:
         if hydra_files:
             run.make_folder(".hydra")

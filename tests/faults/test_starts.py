@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from sslcli.config import compose
 from sslcli.errors import SslError
@@ -22,7 +25,7 @@ def start_twenty(child: int, begin: float) -> None:
     for i in range(20):
         time.sleep(max(0.0, begin + 0.05 * i + 0.003 * child - time.time()))
         OmegaConf.clear_cache(cfg)  # so that each start resolves the time again
-        Run.create(Path(str(cfg.hydra.run.dir)), {"child": child, "i": i}).close()
+        Run.create(Path(str(cfg.hydra.run.dir)), {"child": child, "i": i}, numbered=True).close()
 
 
 def fork(task: Callable[[int], None], children: int) -> list[int]:
@@ -36,6 +39,7 @@ def fork(task: Callable[[int], None], children: int) -> list[int]:
                 task(child)
                 code = 0
             except SslError as e:
+                print(f"child {child}: {e.message}", file=sys.stderr, flush=True)
                 code = e.code
             except BaseException:
                 import traceback
@@ -70,3 +74,17 @@ def test_one_of_four_processes_gets_folder(tmp_path):
         codes = fork(start, 4)
         assert sorted(codes) == [0, 2, 2, 2]
         assert Run(tmp_path / str(i)).config["child"] == codes.index(0)
+
+
+def test_second_start_at_same_time_gets_number(tmp_path):
+    paths = [Run.create(tmp_path / "a", {"i": i}, numbered=True).path for i in range(3)]
+    assert [p.name for p in paths] == ["a", "a_2", "a_3"]
+    assert [Run(p).config["i"] for p in paths] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "numbered"),
+    [([], True), (["hydra.run.dir=runs/mine"], False), (["hydra.mode=MULTIRUN"], False)],
+)
+def test_only_folders_named_by_time_are_numbered(overrides, numbered):
+    assert compose.is_named_by_time(compose.compose("pretrain", overrides).hydra) is numbered

@@ -512,7 +512,6 @@ ELSEWHERE = {  # modules that open files of their own, and which
     "report/html/page.py": "shipped files",
     "report/html/images.py": "memory",
     "runs/results.py": "labels=FILE of the command line",
-    "runs/run.py": "status.json, exclusively",
     "runtime/streams.py": "/dev/null",
     "runtime/folders.py": "a folder of its own for temporary files",
     "backbones/weights/reading.py": "init=FILE of the command line",

@@ -70,12 +70,13 @@ def train(setup: TrainingSetup, cfg: DictConfig) -> Outcome:
     """Train what was prepared from `cfg`, inside the Hydra task."""
     from hydra.core.hydra_config import HydraConfig
 
-    from sslcli.config.compose import hydra_files
+    from sslcli.config.compose import hydra_files, is_named_by_time
     from sslcli.runtime.folders import shorten
     from sslcli.training.pretrain import pretrain
 
     path = shorten(Path(HydraConfig.get().runtime.output_dir))
-    run = pretrain(setup, path, auto=cfg.resume == "auto", hydra_files=hydra_files(cfg, HydraConfig.instance().cfg))
+    files, numbered = hydra_files(cfg, HydraConfig.instance().cfg), is_named_by_time(HydraConfig.get())
+    run = pretrain(setup, path, auto=cfg.resume == "auto", hydra_files=files, numbered=numbered)
     return Outcome(objective(run), run.path)
 
 
