@@ -13,8 +13,8 @@ import numpy as np
 
 from sslcli.console import escape, plural
 from sslcli.data.files.label_text import MISSING, missing_label_warnings
+from sslcli.data.histories.times import Times
 from sslcli.data.recordings.recordings import find_column
-from sslcli.data.recordings.table import parse_times
 from sslcli.data.tables.cells import PLAIN, CellFormat, format_number
 from sslcli.data.tables.columns import TableFile
 from sslcli.data.tables.delimited import DelimitedFile
@@ -63,7 +63,6 @@ TIMES = (
 RATINGS = ("rating", "ratings", "stars", "score", "preference")
 LABELS = ("label", "class", "target")
 TYPED = re.compile(r":(token|token_seq|float|float_seq)$")  # of the header of RecBole's files
-WITHOUT_TIMES = "dataset.time=none takes the events of a user in the order of the file"
 HEADERS = {2: ("user", "item"), 4: ("user", "item", "rating", "time")}  # of files without one, by their columns
 
 
@@ -178,7 +177,7 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
     numbers = CellFormat(missing=absent)
     if isinstance(file, ParquetFile):
         file.exact = [found[key] for key in ("user", "item", "label") if key in found]
-    without_time: list[np.ndarray] = []  # lines
+    times = Times(found.get("time", ""), file.what, numbers, "row" if isinstance(file, ParquetFile) else "line")
     unlabeled: Counter[str] = Counter()
     parts: dict[str, list[np.ndarray]] = {key: [] for key in ("user", "item", "time", "rating", "label")}
     for lines, block in file.blocks(set(found.values())):
@@ -186,9 +185,7 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
         parts["user"].append(users.of(cell_texts(cells["user"])))
         parts["item"].append(items.of(cell_texts(cells["item"])))
         if "time" in found:
-            times = _times(cells["time"], lines, found["time"], file.what, numbers)
-            without_time.append(lines[np.isnan(times)])
-            parts["time"].append(times)
+            parts["time"].append(times.read(cells["time"], lines))
         if "rating" in found:
             parts["rating"].append(_ratings(cells["rating"], lines, found["rating"], file.what, numbers))
         if "label" in found:
@@ -211,7 +208,7 @@ def read_events(path: str, columns: EventColumns, with_rating: bool, notes: list
         items.names,
         classes.names,
     )
-    _require_times(without_time, len(events), file)
+    times.require_all(len(events))
     notes += [*_words_as_names((*users.index, *items.index)), *missing_label_warnings(unlabeled)]
     return events
 
@@ -244,20 +241,6 @@ def _find(file: TableFile, wish: EventColumns, with_rating: bool) -> dict[str, s
     return {key: name for key, name in found.items() if name is not None}
 
 
-def _times(cells: Any, lines: np.ndarray, name: str, what: str, form: CellFormat) -> np.ndarray:
-    """(n,) float64, NaN for a cell without a value."""
-    if isinstance(cells, np.ndarray):
-        return cells.astype(np.float64)
-    if (numbers := form.numbers(cells)) is not None and not np.isinf(numbers).any():
-        return numbers
-    texts = np.array([cell.strip() for cell in cells])
-    missing = np.isin(texts, list(form.markers))
-    out = np.full(len(texts), np.nan)
-    if not missing.all():
-        out[~missing] = parse_times(texts[~missing], lines[~missing], name, what, WITHOUT_TIMES)
-    return out
-
-
 def _ratings(cells: Any, lines: np.ndarray, name: str, what: str, form: CellFormat) -> np.ndarray:
     """(n,) float64, NaN for a cell without a value."""
     values = cells if isinstance(cells, np.ndarray) else form.numbers(list(cells))
@@ -267,16 +250,6 @@ def _ratings(cells: Any, lines: np.ndarray, name: str, what: str, form: CellForm
             f"{what}, line {int(lines[row])}: the rating {escape(str(cells[row]))!r} is not a number ({escape(name)})"
         )
     return np.asarray(values, np.float64)
-
-
-def _require_times(without: Sequence[np.ndarray], events: int, file: TableFile) -> None:
-    """DataError where an event has no time, although there is a column of times. without: the lines of these events."""
-    lines = np.concatenate([np.zeros(0, np.int64), *without])
-    if len(lines):
-        word = "row" if isinstance(file, ParquetFile) else "line"
-        first = f"{file.what}, {word} {int(lines[0]):,}: the event has no time"
-        more = f", the first of {len(lines):,} of {plural(events, 'event')}" if len(lines) > 1 else ""
-        raise DataError(first + more, f"remove such events, or {WITHOUT_TIMES}")
 
 
 def _words_as_names(names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from sslcli.data.dataset import Dataset
 from sslcli.data.histories.interactions import interactions
 from sslcli.data.histories.preprocessor import InteractionsPreprocessor
 from sslcli.data.histories.select import core_mask
+from sslcli.data.tables import delimited
 from sslcli.errors import DataError, RequestError
 
 EVENTS = [  # user, item, rating, time: two of ann's events share a time
@@ -264,6 +265,16 @@ def test_bad_tables_are_refused(tmp_path, rows, header, options, message):
     with pytest.raises(DataError, match=message) as caught:
         interactions(write(tmp_path / "a.csv", rows, header), **options)
     assert caught.value.hint or message in ("no events", "rating 'x' is not a number")
+
+
+@pytest.mark.parametrize(("first", "then"), [("numbers", "dates"), ("dates", "numbers")])
+def test_times_of_two_forms_are_refused(tmp_path, monkeypatch, first, then):
+    """Dates are seconds since 1970 and numbers are as they are, so the two have no common order."""
+    monkeypatch.setattr(delimited, "BLOCK_CELLS", 48)  # blocks of 16 lines
+    time = {"numbers": 5, "dates": "2020-01-01"}
+    rows = [("a", f"i{i}", time[first if i < 16 else then]) for i in range(20)]
+    with pytest.raises(DataError, match=f"line 18: the times are {then} from here on, and {first} before"):
+        interactions(write(tmp_path / "a.csv", rows, "user,item,time"))
 
 
 @pytest.mark.parametrize(
