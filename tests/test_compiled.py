@@ -14,6 +14,7 @@ from torch import nn
 from sslcli.cli.commands.bench import table
 from sslcli.runtime import device
 from sslcli.training.loop import compile_choice
+from sslcli.training.loop.measured_steps import measure
 from sslcli.training.loop.strategy import regions
 from sslcli.training.run_training import NullRun
 from tests.conftest import SMOKE
@@ -95,10 +96,12 @@ def test_auto_compiles_where_it_pays(cli, graphs, compiler, monkeypatch, least, 
     """The measured steps are undone, the decision is recorded, and a resumed run keeps it."""
     words = ["method=simsiam", *SMOKE[:-1], "train.steps=2", "train.batch_size=64", "train.eval_every=0"]
     monkeypatch.setattr(compile_choice, "LEAST_SECONDS", least)
-    monkeypatch.setattr(compile_choice, "MAX_SECONDS", 0.1)
-    plain = Path(cli("pretrain", *words).last)
-    result = cli("pretrain", *words, "device.compile=auto")
+    measured = iter([2.0, 0.0, 0.0, 0.0, 1.0])  # seconds of a step: as written, three that compile, compiled
+    monkeypatch.setattr(compile_choice, "measure", lambda *given: faked(measured, *given))
+    plain = Path(cli("pretrain", *words, "device.compile=false").last)
+    result = cli("pretrain", *words)
     assert result.code == 0, result.err
+    assert list(measured) == ([] if chosen else [0.0, 0.0, 0.0, 1.0])
     assert f"device.compile={str(chosen).lower()}" in result.err
     run = Path(result.last)
     assert yaml.safe_load((run / "config.yaml").read_text())["device"]["compile"] is chosen
@@ -111,6 +114,47 @@ def test_auto_compiles_where_it_pays(cli, graphs, compiler, monkeypatch, least, 
     assert resumed.code == 0, resumed.err
     assert "resuming at step 2" in resumed.err
     assert yaml.safe_load((run / "config.yaml").read_text())["device"]["compile"] is chosen
+
+
+def faked(measured, setup, state, step, counts, limit):
+    """The next of `measured`, after real steps."""
+    measure(setup, state, step, counts, 0.0)
+    return dict.fromkeys(counts, next(measured))
+
+
+SHORT = ["method=simsiam", *SMOKE[:-1], "train.steps=2", "train.batch_size=64", "train.eval_every=0"]
+
+
+@pytest.mark.parametrize(
+    ("compiled", "failure", "why"),
+    [
+        (3.0, None, "compiling is no gain: a step goes from 2000.0 to 3000.0 ms"),
+        (1.0, RuntimeError("no compiler\nhas been found"), "compiling fails: RuntimeError: no compiler"),
+        (1.0, torch.OutOfMemoryError("full"), "compiling fails: OutOfMemoryError: full"),
+    ],
+)
+def test_auto_trains_as_written_where_compiling_is_no_gain(cli, graphs, compiler, monkeypatch, compiled, failure, why):
+    """The result is that of device.compile=false, bit for bit."""
+    monkeypatch.setattr(compile_choice, "LEAST_SECONDS", 0.0)
+    measured = iter([2.0, 0.0, 0.0, 0.0, compiled])
+    plain = Path(cli("pretrain", *SHORT, "device.compile=false").last)
+
+    def fails(self, mode, **options):
+        def call(*given):
+            raise failure
+
+        self._compiled_call_impl = call
+
+    if failure is not None:
+        monkeypatch.setattr(nn.Module, "compile", fails)
+    monkeypatch.setattr(compile_choice, "measure", lambda *given: faked(measured, *given))
+    result = cli("pretrain", *SHORT)
+    assert result.code == 0, result.err
+    assert f"device.compile=false: {why}" in " ".join(result.err.split())
+    run = Path(result.last)
+    assert yaml.safe_load((run / "config.yaml").read_text())["device"]["compile"] is False
+    expected, found = (load_file(folder / "encoder.safetensors") for folder in (plain, run))
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def test_auto_with_a_budget_measures_no_steps(cli, graphs, compiler, monkeypatch):
@@ -137,6 +181,20 @@ def test_bench_compares_with_the_model_as_written(cli, graphs, compiler):
     assert compiled["gain"] == pytest.approx(found["model"]["samples_per_s"] / compiled["as_written"])
     assert compiled["seconds"] > 0
     assert "compiled     " in "\n".join(table(found))
+
+
+def test_bench_of_a_model_that_cannot_be_compiled(cli, compiler, monkeypatch):
+    def fails(self, **options):
+        def call(*given):
+            raise RuntimeError("no compiler")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(nn.Module, "compile", fails)
+    result = cli("bench", "method=simsiam", "backbone.width=8", "repeats=1", "seconds=0.1", "--json")
+    assert result.code == 0, result.err
+    assert "compiling fails: RuntimeError: no compiler" in result.err
+    assert "compiled" not in json.loads(result.out)
 
 
 def test_other_processes_write_no_config(tmp_path):

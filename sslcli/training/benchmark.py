@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
+from sslcli import console
 from sslcli.builders import require_fingerprint
 from sslcli.config import instantiate
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.errors import BadSample, TrainingError
+from sslcli.errors import BadSample, SslError, TrainingError, first_line
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs import Record
 from sslcli.runs.environment import environment
@@ -31,12 +32,12 @@ from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
 from sslcli.runtime.resources import load_average, usable_cores
+from sslcli.training.loop.compile_choice import COMPILING_STEPS
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.run_training import NullRun, out_of_memory
 from sslcli.training.setup import TrainingSetup, prepare
 from sslcli.training.state import Horizon, State
 
-COMPILING_STEPS = 3  # the first compiles, the second and third record CUDA graphs
 HORIZON = Horizon(10**9)  # so many steps that the benchmark stays at progress 0
 
 
@@ -165,16 +166,23 @@ class Parts:
             machine.set_threads(threads.fastest(self.compared))
 
     def compile(self, seconds: float) -> None:
-        """Measure the model as written, then compile it."""
+        """Measure the model as written, then compile it. Where that fails, the benchmark is of the model as written."""
         device = self.setup.runtime.device
         self.written = Part(lambda _: self.model_step(), self.model.samples)
         self.written.run_round(None, seconds, device)
         start = time.perf_counter()
         self.setup.runtime.compile = True
         self.trainer.strategy.compile()
-        for _ in range(COMPILING_STEPS):
-            self.model_step()
-        synchronize(device)
+        try:
+            for _ in range(COMPILING_STEPS):
+                self.model_step()
+            synchronize(device)
+        except (SslError, torch.OutOfMemoryError):
+            raise
+        except Exception as e:  # a missing compiler, an operation that it does not know
+            console.warn(f"compiling fails: {type(e).__name__}: {first_line(e)}", "device.compile=false")
+            self.trainer.strategy.undo_compile()
+            self.setup.runtime.compile, self.written = False, None
         self.compile_seconds = time.perf_counter() - start
 
     def round(self, seconds: float) -> None:

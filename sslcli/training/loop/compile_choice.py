@@ -1,4 +1,4 @@
-"""`device.compile=auto`: compile where the planned training is long enough to pay for it."""
+"""`device.compile=auto`: compile where the planned training is long enough to pay for it, and compiled steps are faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from sslcli.console import human_time, say
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.nn.dist import broadcast_from_rank0, rank
+from sslcli.errors import SslError, first_line
+from sslcli.nn.dist import all_reduce_max, broadcast_from_rank0, rank
 from sslcli.runs.run import Run
 from sslcli.training.loop.measured_steps import MAX_SECONDS, measure
 from sslcli.training.loop.strategy import SingleProcess
@@ -14,6 +15,7 @@ from sslcli.training.setup import TrainingSetup
 from sslcli.training.state import State
 
 COMPILE_SECONDS = 30.0  # measured on an H200
+COMPILING_STEPS = 3  # the first compiles, the second and third record CUDA graphs
 GAIN = 1.25  # the smallest assumed; of 41 methods 1.1 to 2.3 were measured
 LEAST_SECONDS = (
     2 * COMPILE_SECONDS / (1 - 1 / GAIN)
@@ -28,22 +30,50 @@ def choose_compilation(
     step: Callable[[BatchIterator], None],
     budget: float | None,
 ) -> None:
-    """Decide from the measured time of a step as written, or from the budget in seconds, and record the decision in config.yaml, so
-    that a resumed run has the same rounding."""
+    """Decide from the measured time of a step, or from the budget in seconds, and record the decision in config.yaml, so that a
+    resumed run has the same rounding. Where compilation fails, or its steps are no faster, training continues as written."""
     machine = setup.runtime
-    if budget is not None:
-        planned = budget
-    else:
+
+    def seconds(limit: float) -> float:
+        """Of a step, the same number on all processes."""
+        return broadcast_from_rank0(measure(setup, state, step, [machine.threads], limit)[machine.threads])
+
+    written = None
+    if budget is None:
         assert setup.steps is not None
-        seconds = measure(setup, state, step, [machine.threads], MAX_SECONDS)[machine.threads]
-        planned = seconds * (setup.steps - state.step)
-    planned = broadcast_from_rank0(planned)
-    machine.compile = planned >= LEAST_SECONDS
+        written = seconds(MAX_SECONDS)
+        budget = written * (setup.steps - state.step)
+    machine.compile = budget >= LEAST_SECONDS
+    why = f"would not pay in {human_time(budget)} of training"
+    if machine.compile:
+        written = written or seconds(MAX_SECONDS)
+        machine.compile, why = try_compiled(setup, strategy, seconds, written)
     setup.cfg["device"]["compile"] = machine.compile
-    run.event("compile", chosen=machine.compile, planned_seconds=round(planned, 1))
+    run.event("compile", chosen=machine.compile, planned_seconds=round(budget, 1), reason=why)
     run.write_config(setup.cfg)
     if rank() == 0:
-        verb = "takes half a minute, and the rest is faster" if machine.compile else "would not pay"
-        say(f"device.compile={str(machine.compile).lower()}: compiling {verb} in {human_time(planned)} of training")
-    if machine.compile:
-        strategy.compile()
+        say(f"device.compile={str(machine.compile).lower()}: compiling {why}")
+
+
+def try_compiled(
+    setup: TrainingSetup, strategy: SingleProcess, seconds: Callable[[float], float], written: float
+) -> tuple[bool, str]:
+    """Compile the model, and undo that unless it works and a step takes less than `written` seconds. Returns whether it is
+    compiled, and why."""
+    setup.runtime.compile = True
+    strategy.compile()
+    failure, compiled = "", 0.0
+    try:
+        for _ in range(COMPILING_STEPS):
+            seconds(0.0)
+        compiled = seconds(MAX_SECONDS)
+    except SslError:
+        raise
+    except Exception as e:  # a missing compiler, too little memory, an operation that it does not know
+        failure = f"fails: {type(e).__name__}: {first_line(e)}"
+    pair = f"{1000 * written:.1f} to {1000 * compiled:.1f} ms"
+    works = not any(all_reduce_max(int(bool(failure)))) and compiled < written
+    if not works:
+        strategy.undo_compile()
+        return False, failure or f"is no gain: a step goes from {pair}"
+    return True, f"shortens a step from {pair}"

@@ -21,7 +21,7 @@ MAX_ROUNDS = 50
 def measure(
     setup: TrainingSetup, state: State, step: Callable[[BatchIterator], None], counts: list[int], max_seconds: float
 ) -> dict[int, float]:
-    """Seconds of a step for each of these thread counts, in about `max_seconds`. The steps are undone."""
+    """Seconds of a step for each of these thread counts, in about `max_seconds`. The steps are undone, also where one fails."""
     tensors = [t.detach() for t in (*setup.method.parameters(), *setup.method.buffers())]
     copies = [t.clone() for t in tensors]
     optimizer_state = copy.deepcopy(setup.optimizer.state_dict())
@@ -36,10 +36,11 @@ def measure(
         def enough(elapsed: float, rounds: int) -> bool:
             return any(all_reduce_max(int(elapsed >= max_seconds), int(rounds >= MAX_ROUNDS)))
 
-        times = threads.time_threads(timed_step, counts, max_seconds, enough)
-    with torch.no_grad():
-        for tensor, value in zip(tensors, copies, strict=True):
-            tensor.copy_(value)
-    setup.optimizer.load_state_dict(optimizer_state)
-    state.skipped, state.skipped_in_a_row = counters
-    return times
+        try:
+            return threads.time_threads(timed_step, counts, max_seconds, enough)
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, copies, strict=True):
+                    tensor.copy_(value)
+            setup.optimizer.load_state_dict(optimizer_state)
+            state.skipped, state.skipped_in_a_row = counters

@@ -55,6 +55,11 @@ class SingleProcess:
         for module in regions(self.setup.method):
             module.compile(dynamic=False, mode=mode)
 
+    def undo_compile(self) -> None:
+        """Call the `regions` as written again."""
+        for module in regions(self.setup.method):
+            module._compiled_call_impl = None  # what `nn.Module.compile` sets
+
     def gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """The context of one micro-batch. Gradients are averaged over processes in the last one of a step."""
         return contextlib.nullcontext()
