@@ -24,11 +24,21 @@ class ConvNet(Backbone):
     `pool`: mean of the positions; or `rows`, for spectrograms: the mean and the maximum of each row of the last stage along it,
     side by side, so that pitch is kept and time is not (Niizumi et al., "BYOL for Audio", IJCNN 2021). Then `dim` is 2 x rows
     times as large.
+
+    `center`: subtract from each row of a sample its mean along it. For spectrograms of speech, whose bands have means that differ
+    between voices and microphones (cepstral mean normalization; Atal, JASA 1974). Silence in a clip, and after it, counts.
     """
 
     accepts: ClassVar = {"continuous": (3,)}
 
-    def __init__(self, input_shape: tuple[int, ...], width: int = 32, blocks: int = 2, pool: str = "mean"):
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        width: int = 32,
+        blocks: int = 2,
+        pool: str = "mean",
+        center: bool = False,
+    ):
         super().__init__(input_shape)
         if min(width, blocks) < 1:
             raise RequestError(f"backbone.width={width} and backbone.blocks={blocks} must be at least 1")
@@ -51,10 +61,10 @@ class ConvNet(Backbone):
                 before = wide
         self.features = nn.Sequential(*layers)
         rows = -(-input_shape[1] // (stem * 2**halvings))
-        self.dim, self.pool = before if pool == "mean" else 2 * before * rows, pool
+        self.dim, self.pool, self.center = before if pool == "mean" else 2 * before * rows, pool, center
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.features(x)
+        h = self.features(x - x.mean(dim=3, keepdim=True) if self.center else x)
         if self.pool == "mean":
             return h.mean(dim=(2, 3))
         return torch.cat([h.mean(dim=3), h.amax(dim=3)], dim=1).flatten(1)

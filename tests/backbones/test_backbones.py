@@ -140,6 +140,16 @@ def test_convnet_keeps_the_rows_of_spectrograms():
         ConvNet((1, 8, 8), pool="rows of")
 
 
+def test_convnet_ignores_the_level_of_bands_with_center():
+    torch.manual_seed(0)
+    x, level = torch.randn(2, 1, 40, 48), torch.randn(2, 1, 40, 1)
+    network = ConvNet((1, 40, 48), width=4, center=True).eval()
+    assert torch.allclose(network(x), network(x + level), rtol=1e-3, atol=1e-8)
+    assert torch.allclose(network(x), network.features(x - x.mean(dim=3, keepdim=True)).mean(dim=(2, 3)), atol=0)
+    plain = ConvNet((1, 40, 48), width=4).eval()
+    assert (plain(x) - plain(x + level)).abs().max() > 0.1 * plain(x).abs().max()
+
+
 # resnet, torchvision -------------------------------------------------------------------------------------------------
 
 
