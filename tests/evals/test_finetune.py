@@ -9,7 +9,7 @@ from sslcli.data import notify
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, RequestError, TrainingError
 from sslcli.evals.finetune import finetune
-from sslcli.evals.finetuning.learning_rate import best_rate
+from sslcli.evals.finetuning.learning_rate import best_rate, held_out
 from sslcli.evals.finetuning.predictions import logistic_head, measure, say_length
 from sslcli.evals.finetuning.recipe import ROWS, Length, Recipe, length_notes
 from sslcli.evals.finetuning.training import train
@@ -144,6 +144,47 @@ def test_finetune_selects_learning_rate_on_training_samples():
 
     found = best_rate(Grid.of([1.0, 5.0, 2.0]), 1.0, y, 0, fit, score)
     assert (found.value, found.edge, found.tried) == (5.0, "highest", (1.0, 2.0, 5.0))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_class_is_held_out_alone(grouped):
+    """A class with one label, or in one group, is trained on; the rate and the temperature are chosen on the others."""
+    y = torch.tensor([0] * 10 + [1] * 10 + [2])
+    groups = torch.tensor([*range(5), *range(5), *range(5), *range(5), 7]) if grouped else None
+    for seed in range(20):
+        parts = held_out(y, seed, groups)
+        assert parts is not None
+        inside, outside = parts
+        assert torch.equal(torch.cat(parts).sort().values, torch.arange(21))
+        assert y[inside].unique().tolist() == [0, 1, 2]
+        assert len(outside) >= 2
+        if groups is not None:
+            assert not torch.isin(groups[inside], groups[outside]).any()
+
+
+def test_nothing_is_held_out_of_few_labels():
+    assert held_out(torch.tensor([0, 1, 2, 2, 2]), 0) is None
+    assert (
+        held_out(torch.tensor([0, 0, 1, 1]), 0, torch.tensor([0, 0, 1, 1])) is None
+    )  # each group has a class of its own
+
+
+def test_finetune_with_a_class_in_one_group():
+    """The last class is that of one group, the largest one, which would be the fifth fold."""
+    data = learners.data()
+    source = data.source("train")
+    y = data.labels("train")
+    source.groups = torch.where(y == y.max(), 100, torch.arange(len(y)) % 4)
+    trained = train(
+        learners.Net(3),
+        data,
+        torch.arange(100),
+        Recipe(**QUICK),
+        0,
+        head=logistic_head(learners.Net(3), data),
+        calibrate=True,
+    )
+    assert trained.head.out_features == len(y.unique())
 
 
 def test_finetune_passes_options_and_device_settings():

@@ -16,22 +16,18 @@ from sslcli.runs import Record
 HELD_OUT = 5  # one fold of so many chooses the rate
 
 
-def choosable(grid: Grid, y: Tensor) -> bool:
-    """Whether the grid has several rates and each class has at least two labels."""
-    return len(grid.values) > 1 and divisible(y)
+def held_out(y: Tensor, seed: int, groups: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+    """Places in `y` (m,) of four of five stratified folds, and of the fifth; None with fewer than two samples per class on average.
 
-
-def divisible(y: Tensor) -> bool:
-    """Whether each class has at least two labels, of which one can be held out."""
-    return int(y.bincount().min()) >= 2
-
-
-def held_out(y: Tensor, seed: int, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Places in `y` (m,) of four of five stratified folds, and of the fifth. `groups` (m,) are never divided."""
+    `groups` (m,) are never divided. No class is in the fifth fold alone: what the others would lack of it moves to them."""
+    if len(y) < 2 * len(y.unique()):
+        return None
     if groups is not None and len(groups.unique()) < 2:
         groups = None
-    fold = subsets.folds(y, HELD_OUT, seed, 0, groups)
-    return torch.nonzero(fold != 0).flatten(), torch.nonzero(fold == 0).flatten()
+    outside = subsets.folds(y, HELD_OUT, seed, 0, groups) == 0
+    lacking = ~torch.isin(y, y[~outside])
+    outside &= ~(lacking if groups is None else torch.isin(groups, groups[lacking]))
+    return (torch.nonzero(~outside).flatten(), torch.nonzero(outside).flatten()) if outside.any() else None
 
 
 def best_rate(
@@ -49,9 +45,10 @@ def best_rate(
     `score(model, places)` its outputs and the
     truth, and `judge` compares these: by default by the highest accuracy, of equal ones the lowest loss.
     """
-    if not choosable(grid, y):
+    parts = held_out(y, seed, groups)
+    if len(grid.values) == 1 or parts is None:
         return Choice(default, "given" if len(grid.values) == 1 else "default: too few labels to choose from")
-    inside, outside = held_out(y, seed, groups)
+    inside, outside = parts
 
     def judged(rate: float) -> Score:
         return (judge or class_score)(*score(fit(inside, rate), outside))

@@ -24,7 +24,7 @@ from sslcli.evals.base.embedding import embed, evaluating
 from sslcli.evals.base.features import EvalData
 from sslcli.evals.classifier.class_weight import class_weights
 from sslcli.evals.finetuning.layer_decay import groups
-from sslcli.evals.finetuning.learning_rate import best_rate, choosable, class_score, divisible, held_out, value_score
+from sslcli.evals.finetuning.learning_rate import best_rate, class_score, held_out, value_score
 from sslcli.evals.finetuning.objectives import Classes, Objective, Values
 from sslcli.evals.finetuning.recipe import Length, Recipe
 from sslcli.evals.fit.grid_search import Choice, Grid
@@ -79,9 +79,9 @@ def train(
     AdamW, a cosine after a warm-up of a tenth of the steps, views of the kind `recipe.augment`. `head` makes the first
     head of sample ids and their classes in 0..k-1; without it its weights are torch's usual random ones. With several
     rates in the recipe, each is tried on four fifths of `ids`, and the one that does best on the rest is taken for all
-    of them (with fewer than two samples a class the first is). `calibrate` fits a temperature to the logits of the rest,
-    of a model that was trained on these four fifths with the same rate: with a single rate that is one training more. The
-    test split is not used. TrainingError when the loss is not finite.
+    of them (with fewer than two samples per class on average the first is). `calibrate` fits a temperature to the logits
+    of the rest, of a model that was trained on these four fifths with the same rate: with a single rate that is one
+    training more. The test split is not used. TrainingError when the loss is not finite.
     """
     classes, y = data.labels("train")[ids].unique(return_inverse=True)
     training = _Training(backbone, data, recipe, seed, head)
@@ -89,7 +89,10 @@ def train(
     objective = Classes(y, len(classes), weights)
     total = Length.of(recipe, len(ids)).steps
     grid = Grid.of(recipe.rates)
-    tried = len(grid.values) if choosable(grid, y) else int(calibrate and divisible(y))
+    groups = data.source("train").groups
+    groups = None if groups is None else groups[ids]
+    parts = held_out(y, seed, groups)
+    tried = 0 if parts is None else len(grid.values) if len(grid.values) > 1 else int(calibrate)
     all_steps = total * (tried + 1)
     finished = -total
     held: dict[float, tuple[Tensor, Tensor]] = {}  # by rate: logits and classes of the fifth that was held out
@@ -107,11 +110,9 @@ def train(
         held[trained.rate.value] = logits, y[part][torch.searchsorted(ids[part], read_ids)]
         return held[trained.rate.value]
 
-    groups = data.source("train").groups
-    groups = None if groups is None else groups[ids]
     rate = best_rate(grid, recipe.rates[0], y, seed, fit, score, groups, partial(class_score, weights=weights))
-    if calibrate and not held and divisible(y):
-        inside, outside = held_out(y, seed, groups)
+    if calibrate and not held and parts is not None:
+        inside, outside = parts
         score(fit(inside, rate.value), outside)
     temperature = Temperature()
     if calibrate and rate.value in held:
