@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from sslcli.audit.copies import exact_copies, near_copies
+from sslcli.audit.labels import wrong_labels
 from sslcli.audit.pool import pool_of
 from sslcli.builders import load_dataset
 from sslcli.config import compose
@@ -210,6 +212,26 @@ def test_a_wrong_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"near_copy", "near_copy_across_splits"} & set(
         result.counts()
     )  # of images of 8 x 8 pixels nobody can tell
+
+
+@pytest.mark.parametrize(
+    ("count", "grouped", "why"), [(3, False, "fewer than 5 labeled samples"), (40, True, "all are of one group")]
+)
+def test_labels_that_cannot_be_judged_are_right(count: int, grouped: bool, why: str) -> None:
+    """A rare class, and one of a single group, which no other fold shows, leave the others judged and are no wrong labels."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.tensor([0] * 60 + [1] * 60 + [2] * count)
+    x = torch.randn(len(y), 8, generator=generator)
+    x[torch.arange(len(y)), y] += 6
+    wrong = [0, 30, 60, 90]
+    y[wrong] = 1 - y[wrong]
+    source = SimpleNamespace(groups=torch.where(y == 2, 99, torch.arange(len(y)) % 20) if grouped else None)
+    pool: Any = SimpleNamespace(labels=y, source=source, class_name="abc".__getitem__)
+    found, notes = wrong_labels(pool, torch.arange(len(y)), x, 0)
+    flagged = {f.sample for f in found}
+    assert len(flagged) >= 3  # a confident probability is at least the mean one of its class
+    assert flagged <= set(wrong)
+    assert notes == [f"labels of 1 class (c) were not judged: {why}"]
 
 
 def test_report_shows_the_audit_of_a_run(cli: Callable[..., Result], tmp_path: Path) -> None:

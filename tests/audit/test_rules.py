@@ -36,14 +36,15 @@ def test_confident_classes_are_those_of_the_paper() -> None:
         above = [(row[j], j) for j in range(4) if row[j] >= thresholds[j]]
         best = max(above)[1] if above else -1
         expected.append(best if best != label else -1)
-    assert confident_class(p, y).tolist() == expected
+    assert confident_class(p, y, torch.ones(200, dtype=torch.bool)).tolist() == expected
     assert any(e >= 0 for e in expected)
 
 
 def test_out_of_fold_probabilities_are_those_of_scikit_learn() -> None:
     x = torch.randn(120, 5, generator=generator())
     y = (x[:, 0] + 0.5 * torch.randn(120, generator=generator(1)) > 0).long() + (x[:, 1] > 1).long()
-    p = out_of_fold(x, y, 3, 0, None)
+    p, fitted = out_of_fold(x, y, 3, 0, None)
+    assert fitted.all()
     fold = label_subsets.folds(y, 5, 0, 0)
     z = ((x - x.mean(0)) / x.std(0, correction=0)).double().numpy()
     candidates = []
