@@ -22,7 +22,7 @@ from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
-from sslcli.evals.inputs.label_subsets import folds
+from sslcli.evals.inputs.label_subsets import folds, predictable
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runs import Record
 from sslcli.views.modality import modality
@@ -80,7 +80,9 @@ class Pooled:
         self.labels = self.source.labels
         known = torch.nonzero(self.labels >= 0).flatten()
         y = self.labels[known]
-        self.tested = known[y.bincount()[y] > 1]  # nothing predicts a class whose only label is left out
+        groups = self.source.groups
+        self.groups = None if groups is None or len(groups[known].unique()) < 2 else groups
+        self.tested = known[predictable(y, None if self.groups is None else self.groups[known])]
         self.untested = len(known) - len(self.tested)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -96,21 +98,21 @@ class Pooled:
         return self._known[id(backbone)]
 
     def divided(self, index: int) -> Iterator[Fold]:
-        """The folds of one division: at most FOLDS, as many as the smallest class with two samples or more has."""
+        """The folds of one division: at most FOLDS, as many as the median class with two samples or more has. A smaller class is in
+        as many as it has samples."""
         known = self.tested
         y = self.labels[known]
-        smallest = int(y.unique(return_counts=True)[1].min())
-        groups = None if self.source.groups is None else self.source.groups[known]
-        count = max(2, min(FOLDS, smallest))
+        size = int(y.unique(return_counts=True)[1].median())
+        groups = None if self.groups is None else self.groups[known]
+        count = max(2, min(FOLDS, size))
         fold = folds(y, count, self.data.seed, index, groups)
         everything = torch.arange(len(self.source))
         for f in fold.unique().tolist():
             held = known[fold == f]
             labeled = torch.ones(len(everything), dtype=torch.bool)
             labeled[held] = False
-            if groups is not None:  # unlabeled samples of the same groups would be in the standardization
-                assert self.source.groups is not None
-                labeled &= ~torch.isin(self.source.groups, groups[fold == f])
+            if self.groups is not None:  # unlabeled samples of the same groups would be in the standardization
+                labeled &= ~torch.isin(self.groups, self.groups[held])
             yield Fold(self.data, self, {"train": everything[labeled], "test": held})
 
 
@@ -218,7 +220,8 @@ def _confusion(predictions: Predictions, data: EvalData) -> Confusion:
 def _protocol(results: list[Result], pooled: Pooled, tested: int, seeds: int, count: int) -> Record:
     first = results[0].protocol
     notes = [note for r in results for note in r.protocol.get("notes", [])]
-    of_class = "of a class with two or more " if pooled.untested else ""
+    several = "two or more" if pooled.groups is None else "samples in two or more groups"
+    of_class = f"of a class with {several} " if pooled.untested else ""
     protocol = {
         **first,
         "seeds": seeds,

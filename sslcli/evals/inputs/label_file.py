@@ -36,7 +36,7 @@ from sslcli.data.split import split
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, examples, find, of_windows, read
-from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw
+from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw, predictable
 from sslcli.runs import Record
 
 HOLDOUT = 0.2
@@ -112,12 +112,12 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
         places, y = torch.cat([places, own]), torch.cat([y, others[own]])
         in_test, explicit = (torch.cat([mask, torch.zeros(len(own), dtype=torch.bool)]) for mask in (in_test, explicit))
     test, how = explicit, "the rows whose split is test"
+    groups = None if pool.groups is None or len(pool.groups[places].unique()) < 2 else pool.groups[places]
     if not explicit.any():
-        groups = None if pool.groups is None else pool.groups[places]
         test, how = _choose_test_rows(y, in_test, classes, file, notes, groups)
     measured = [f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}", *_seen(test & ~in_test)]
     if not explicit.any() and int(test.sum()) < FEW:  # `measured_notes` reports how each evaluator measures
-        testable = y.bincount()[y] > 1
+        testable = predictable(y, groups)
         how = f"few labels: each of the {int(testable.sum()):,} is tested once, in stratified cross-validation"
         details["labels"] |= {"few": True, "split": measured, "folds": [how, *_seen(testable & ~in_test)]}
     else:
@@ -168,9 +168,9 @@ def _choose_test_rows(
         )
     rows = torch.nonzero(sizes[y] > 1).flatten()
     test = torch.zeros(len(y), dtype=torch.bool)
-    of = None if groups is None else groups[rows]
-    if of is not None and 1 < len(of.unique()) < len(of):
-        test[rows[split(len(rows), HOLDOUT, 0, y[rows], of.tolist())[1]]] = True
+    if groups is not None and 1 < len(groups[rows].unique()) < len(rows):
+        rows = _rows_of_shared_classes(y, rows, groups, names, file, notes)
+        test[rows[split(len(rows), HOLDOUT, 0, y[rows], groups[rows].tolist())[1]]] = True
         return (
             test,
             f"a {HOLDOUT:.0%} of {len(rows):,} in whole recordings or groups, as there is no labelled test split",
@@ -178,6 +178,25 @@ def _choose_test_rows(
     count = max(present - len(single), math.ceil(HOLDOUT * len(rows)))
     test[rows[draw(y[rows], Amount("count", count), 0, 0)]] = True
     return test, f"a stratified {HOLDOUT:.0%} of {len(rows):,}, as there is no labelled test split"
+
+
+def _rows_of_shared_classes(
+    y: Tensor, rows: Tensor, groups: Tensor, names: tuple[str, ...], file: str, notes: list[str]
+) -> Tensor:
+    """Those of `rows` whose groups have only classes that other groups have, too: what the other groups can predict."""
+    alone = rows[~predictable(y[rows], groups[rows])]
+    if not len(alone):
+        return rows
+    shared = rows[~torch.isin(groups[rows], groups[alone])]
+    only = [escape(names[c]) for c in y[alone].unique().tolist()]
+    one = f"all labelled samples of {listing(only, 5)} are of one group (recording, speaker)"
+    if len(y[shared].unique()) < 2:
+        raise DataError(
+            f"{escape(file)}: {one}, and groups are held out whole: two classes that several groups have are needed to measure",
+            "label samples of other groups; or pretrain with dataset.group=none, where a group may be in both parts",
+        )
+    notes.append(f"warning: {one} in {escape(file)}: used in training, not measured; label samples of other groups")
+    return shared
 
 
 def _split_dataset(

@@ -166,6 +166,13 @@ def shares(sizes: list[int], total: int) -> list[int]:
     return takes
 
 
+def predictable(y: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Whether the class of a sample (n,) is known without it: from another sample or, with `groups` (n,), another group of them."""
+    parts = torch.arange(len(y)) if groups is None else groups.unique(return_inverse=True)[1]
+    pairs = torch.stack([y, parts], dim=1).unique(dim=0)
+    return pairs[:, 0].bincount()[y] > 1
+
+
 def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = None) -> Tensor:
     """Stratified folds: the fold (n,) in 0..count-1 of each sample. Every class with `count` samples is in every fold.
 

@@ -72,6 +72,39 @@ def test_cross_validation_keeps_groups_together():
         assert not set(inside.tolist()) & set(outside.tolist())
 
 
+def test_rare_class_leaves_five_folds():
+    """A class of two labels is in two folds, and one of a single label in none."""
+    rows = few()
+    rows.train.labels[:3] = torch.tensor([2, 2, 3])
+    rows.test.labels[0] = 0
+    pooled = cross_validation.Pooled(EvalData(replace(rows, classes=tuple("abcd"))))
+    assert pooled.untested == 1
+    divided = list(pooled.divided(0))
+    assert len(divided) == 5
+    assert torch.equal(torch.cat([fold.wanted["test"] for fold in divided]).sort().values, pooled.tested)
+    for fold in divided:
+        assert set(fold.labels("test").tolist()) <= set(fold.labels("train").tolist())
+
+
+def test_class_in_one_group_is_not_tested():
+    """What is left out with its only group cannot be predicted."""
+    rows = few(groups=True)
+    rows.train.labels[:40] = torch.arange(40) % 2
+    rows.train.labels[:4] = 2  # the first group
+    pooled = cross_validation.Pooled(EvalData(replace(rows, classes=tuple("abc"))))
+    assert pooled.untested == 4
+    assert not torch.isin(torch.arange(4), pooled.tested).any()
+
+
+def test_one_group_is_divided():
+    rows = few(groups=True)
+    for source in (rows.train, rows.test):
+        source.groups = torch.zeros(len(source), dtype=torch.int64)
+    divided = list(cross_validation.Pooled(EvalData(rows)).divided(0))
+    assert len(divided) == 5
+    assert all((fold.labels("train") >= 0).sum() == 40 for fold in divided)
+
+
 def test_cross_validation_skips_unreadable_samples(monkeypatch):
     rows, backbone = few(), toys.Rows().eval()
     data = EvalData(rows)

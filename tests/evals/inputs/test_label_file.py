@@ -187,6 +187,26 @@ def test_label_file_trains_on_a_class_with_one_label(write, capsys):
     assert "each of the 20 is tested" in measured_notes(rows, cross_validated=True)[0]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_label_file_with_a_class_in_one_group(write, shared):
+    """A recording of the only fox is trained on, and not measured; where each class is in one recording, nothing is measured."""
+    rows = class_name(labels=False)
+    group = torch.arange(40) // 4 if shared else torch.arange(40) % 2
+    for source in (rows.train, rows.test):
+        source.groups = group[: len(source)] + (100 if source is rows.test else 0)
+    file = write(lines(range(36)) + "".join(f"photos/a{i}.png,fox\n" for i in range(36, 40) if shared))
+    if not shared:
+        with pytest.raises(DataError, match="all labelled samples of cat, dog are of one group"):
+            apply_label_file(rows, file)
+        return
+    found, notes = apply_label_file(rows, file)
+    assert any("fox are of one group" in note and note.startswith("warning") for note in notes)
+    assert sorted(found.test.labels.unique().tolist()) == [0, 1]
+    assert int((found.train.labels == 2).sum()) == 4
+    assert not set(found.test.groups.tolist()) & set(found.train.groups.tolist())
+    assert "each of the 36 is tested once" in measured_notes(found, cross_validated=True)[0]
+
+
 def test_label_file_of_known_classes_may_leave_one_out(write):
     unlabeled = replace(class_name(labels=False), classes=("cat", "dog", "fox"))
     rows, notes = apply_label_file(unlabeled, write(lines(range(8))))
