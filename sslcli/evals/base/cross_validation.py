@@ -22,7 +22,7 @@ from sslcli.evals.artefacts.predictions import FILE, Predictions
 from sslcli.evals.base.features import EvalData, Split
 from sslcli.evals.base.result import Result
 from sslcli.evals.classifier.confidence import Confidence, FittedClassifier
-from sslcli.evals.inputs.label_subsets import folds, predictable
+from sslcli.evals.inputs.label_subsets import folds, predictable, several
 from sslcli.evals.metrics.interval import accuracy_intervals
 from sslcli.runs import Record
 from sslcli.views.modality import modality
@@ -81,7 +81,7 @@ class Pooled:
         known = torch.nonzero(self.labels >= 0).flatten()
         y = self.labels[known]
         groups = self.source.groups
-        self.groups = None if groups is None or len(groups[known].unique()) < 2 else groups
+        self.groups = groups if groups is not None and several(groups[known]) is not None else None
         self.tested = known[predictable(y, None if self.groups is None else self.groups[known])]
         self.untested = len(known) - len(self.tested)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}

@@ -22,8 +22,7 @@ def held_out(y: Tensor, seed: int, groups: Tensor | None = None) -> tuple[Tensor
     `groups` (m,) are never divided. No class is in the fifth fold alone: what the others would lack of it moves to them."""
     if len(y) < 2 * len(y.unique()):
         return None
-    if groups is not None and len(groups.unique()) < 2:
-        groups = None
+    groups = subsets.several(groups)
     outside = subsets.folds(y, HELD_OUT, seed, 0, groups) == 0
     lacking = ~torch.isin(y, y[~outside])
     outside &= ~(lacking if groups is None else torch.isin(groups, groups[lacking]))

@@ -79,8 +79,8 @@ def choose_c(
         x, y = x[subset.to(x.device)], y[subset]
         groups = None if groups is None else groups[subset]
     count = min(FOLDS, max(2, smallest))
-    if groups is not None:
-        count = min(count, max(2, len(groups.unique())))
+    if (groups := subsets.several(groups)) is not None:
+        count = min(count, len(groups.unique()))
     fold = subsets.folds(y, count, seed, index, groups)
     rounds = range(count) if len(y) <= CROSS_VALIDATE_UP_TO else range(1)
     models = [

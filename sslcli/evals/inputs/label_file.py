@@ -36,7 +36,7 @@ from sslcli.data.split import split
 from sslcli.data.subset import Concat, Subset
 from sslcli.errors import DataError, listing, nearest
 from sslcli.evals.inputs.label_rows import Row, examples, find, of_windows, read
-from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw, predictable
+from sslcli.evals.inputs.label_subsets import Amount, check_two_classes, draw, predictable, several
 from sslcli.runs import Record
 
 HOLDOUT = 0.2
@@ -112,7 +112,7 @@ def apply_label_file(dataset: Dataset, labels: str) -> tuple[Dataset, list[str]]
         places, y = torch.cat([places, own]), torch.cat([y, others[own]])
         in_test, explicit = (torch.cat([mask, torch.zeros(len(own), dtype=torch.bool)]) for mask in (in_test, explicit))
     test, how = explicit, "the rows whose split is test"
-    groups = None if pool.groups is None or len(pool.groups[places].unique()) < 2 else pool.groups[places]
+    groups = several(None if pool.groups is None else pool.groups[places])
     if not explicit.any():
         test, how = _choose_test_rows(y, in_test, classes, file, notes, groups)
     measured = [f"measured on {plural(int(test.sum()), 'labelled sample')}: {how}", *_seen(test & ~in_test)]

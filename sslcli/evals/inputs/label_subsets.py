@@ -166,6 +166,11 @@ def shares(sizes: list[int], total: int) -> list[int]:
     return takes
 
 
+def several(groups: Tensor | None) -> Tensor | None:
+    """`groups` (n,), or None where all samples are of one: it has to be divided, or nothing could be held out."""
+    return None if groups is None or len(groups.unique()) < 2 else groups
+
+
 def predictable(y: Tensor, groups: Tensor | None = None) -> Tensor:
     """Whether the class of a sample (n,) is known without it: from another sample or, with `groups` (n,), another group of them."""
     parts = torch.arange(len(y)) if groups is None else groups.unique(return_inverse=True)[1]
@@ -176,10 +181,10 @@ def predictable(y: Tensor, groups: Tensor | None = None) -> Tensor:
 def folds(y: Tensor, count: int, seed: int, index: int, groups: Tensor | None = None) -> Tensor:
     """Stratified folds: the fold (n,) in 0..count-1 of each sample. Every class with `count` samples is in every fold.
 
-    With `groups` (n,), samples of one group share a fold, and classes are balanced as far as that allows.
+    With `groups` (n,), samples of one group share a fold, and classes are balanced as far as that allows. See `several`.
     """
     fold = torch.empty_like(y)
-    if groups is not None:
+    if (groups := several(groups)) is not None:
         return _group_folds(y, count, seed, index, groups)
     shuffled = order(derive(seed, "folds"), index, len(y))
     start = 0

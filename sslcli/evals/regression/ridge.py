@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslcli.evals.fit.grid_search import Choice, Grid, Score, search
-from sslcli.evals.inputs.label_subsets import folds
+from sslcli.evals.inputs.label_subsets import folds, several
 from sslcli.rng import derive, order
 
 # scikit-learn's alpha, of standardized features: first 1e-2 to 1e4, continued while an edge is best
@@ -70,6 +70,7 @@ def choose_alpha(x: Tensor, y: Tensor, grid: Grid, seed: int, index: int, groups
     if len(y) > CHOOSE_ON_AT_MOST:
         subset = order(derive(seed, "choose"), index, len(y))[:CHOOSE_ON_AT_MOST]
         x, y, groups = x[subset], y[subset], None if groups is None else groups[subset]
+    groups = several(groups)
     count = min(FOLDS, len(y) if groups is None else len(groups.unique()))
     if len(y) < 4 or count < 2:
         return Choice(DEFAULT_ALPHA, "default: too few labels to choose from")

@@ -62,6 +62,7 @@ def fit_svm(
     if len(y) > MOST:
         subset = subsets.draw(y, subsets.Amount("count", MOST), derive(seed, "svm"), index)
         x, y, groups = x[subset], y[subset], None if groups is None else groups[subset]
+    groups = subsets.several(groups)
     features, classes = x.double().numpy(), y.numpy()
     count = len(y.unique())
     if len(values) == 1:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sslcli.errors import DataError, RequestError
+from sslcli.evals.fit.linear_probe import C_GRID, choose_c
 from sslcli.evals.inputs.label_subsets import check, draw, folds, parse, shares
 
 
@@ -112,3 +113,11 @@ def test_folds_keep_groups_together():
     assert all(len(fold[groups == g].unique()) == 1 for g in range(12))
     assert all((y[fold == f].bincount(minlength=3) == 5).all() for f in range(4))
     assert not torch.equal(fold, folds(y, 4, 1, 0, groups))
+
+
+def test_one_group_is_no_groups():
+    """All labeled samples may be of one recording, where others are the test split: the choices are those without groups."""
+    y, one = torch.arange(40) % 2, torch.zeros(40, dtype=torch.int64)
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(folds(y, 5, 0, 0, one), folds(y, 5, 0, 0))
+    assert choose_c(x, y, 2, C_GRID, 0, 0, one) == choose_c(x, y, 2, C_GRID, 0, 0)

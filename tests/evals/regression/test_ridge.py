@@ -58,8 +58,14 @@ def test_alpha_is_the_best_of_cross_validation(grouped):
     assert choose_alpha(x, y, grid, 0, 0, groups).value == min(error, key=error.__getitem__)
 
 
-def test_one_group_has_no_choice():
-    choice = choose_alpha(torch.randn(20, 3), torch.randn(20), ALPHA_GRID, 0, 0, torch.zeros(20, dtype=torch.int64))
+def test_one_group_is_divided():
+    x, y = torch.randn(20, 3), torch.randn(20)
+    one = choose_alpha(x, y, ALPHA_GRID, 0, 0, torch.zeros(20, dtype=torch.int64))
+    assert one == choose_alpha(x, y, ALPHA_GRID, 0, 0)
+
+
+def test_few_rows_have_no_choice():
+    choice = choose_alpha(torch.randn(3, 3), torch.randn(3), ALPHA_GRID, 0, 0)
     assert (choice.value, choice.how) == (1.0, "default: too few labels to choose from")
 
 
