@@ -26,19 +26,18 @@ from benchmarks import report  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "interactions.json"
 COMMON = ["dataset=interactions", "device=cpu", "device.threads=1"]
-CONTRASTIVE = ["backbone=sasrec", "train.epochs=75", "train.batch_size=64", "optimizer=adamw", "optimizer.lr=0.001"]
-NO_NORM = "method.settings={simclr: {norm: false}}"
+LENGTH = ["train.epochs=75", "train.batch_size=64"]
 METHODS: dict[str, list[str]] = {
-    "sasrec": ["method=sasrec", "train.epochs=75", "train.batch_size=64"],
+    "sasrec": ["method=sasrec", *LENGTH],
     "bert4rec": ["method=bert4rec", "train.epochs=150", "train.batch_size=64"],
-    "cl4srec": [
-        "method=multitask",
-        "method.tasks=[sasrec,simclr]",
-        "method.weights={simclr: 0.1}",
-        NO_NORM,
-        *CONTRASTIVE,
+    "cl4srec": ["experiment=cl4srec", *LENGTH],
+    "simclr": [
+        "method=simclr",
+        "method.norm=false",
+        "backbone=sasrec",
+        *LENGTH,
+        *("optimizer=adamw", "optimizer.lr=0.001", "optimizer.lr_batch=null", "optimizer.weight_decay=0"),
     ],
-    "simclr": ["method=simclr", "method.norm=false", *CONTRASTIVE],
 }
 METRICS = tuple(f"{m}{seen}@{k}" for seen in ("", "_masked") for k in (10, 20) for m in ("hr", "ndcg", "mrr"))
 BASELINES = {"popularity": "popularity", "markov": "first-order Markov", "item_knn": "item-kNN"}

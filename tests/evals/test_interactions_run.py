@@ -235,14 +235,7 @@ def test_cl4srec_and_resume(cli, tmp_path):
     """Both objectives on one backbone; a resumed run is bit-identical to one that was not interrupted."""
     from safetensors.torch import load_file
 
-    words = [
-        "method=multitask",
-        "method.tasks=[sasrec,simclr]",
-        "method.weights={simclr: 0.1}",
-        *SMALL,
-        *TINY,
-        "backbone=sasrec",
-    ]
+    words = ["experiment=cl4srec", *SMALL, *TINY]
     whole = cli("pretrain", *words)
     assert whole.code == 0, whole.err
     part = cli("pretrain", *words, "train.epochs=2", "schedule=constant")
