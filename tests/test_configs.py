@@ -87,7 +87,11 @@ def test_command_line_overrides_defaults(method, dataset):
 def test_every_experiment_passes_checks(name):
     from sslcli.training.setup import check
 
-    missing = {"adapt": ["init=latest"], "patchtst": ["dataset.path=series.csv"]}.get(name, [])
+    missing = {
+        "adapt": ["init=latest"],
+        "patchtst": ["dataset.path=series.csv"],
+        "speakers": ["dataset.path=recordings"],
+    }.get(name, [])
     check(resolve(compose.compose("pretrain", [f"experiment={name}", *missing])))
 
 
