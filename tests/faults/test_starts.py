@@ -77,9 +77,11 @@ def test_one_of_four_processes_gets_folder(tmp_path):
 
 
 def test_second_start_at_same_time_gets_number(tmp_path):
-    paths = [Run.create(tmp_path / "a", {"i": i}, numbered=True).path for i in range(3)]
-    assert [p.name for p in paths] == ["a", "a_2", "a_3"]
-    assert [Run(p).config["i"] for p in paths] == [0, 1, 2]
+    runs = [Run.create(tmp_path / "a", {"i": i}, numbered=True) for i in range(3)]
+    assert [run.path.name for run in runs] == ["a", "a_2", "a_3"]
+    assert [run.config["i"] for run in runs] == [0, 1, 2]
+    for run in runs:
+        run.close()
 
 
 @pytest.mark.parametrize(
