@@ -23,7 +23,7 @@ from sslcli import console
 from sslcli.builders import require_fingerprint
 from sslcli.config import instantiate
 from sslcli.data.loading.prefetch import BatchIterator
-from sslcli.errors import BadSample, SslError, TrainingError, first_line
+from sslcli.errors import BadSample, TrainingError
 from sslcli.nn.dist import all_gather_object, broadcast_from_rank0
 from sslcli.runs import Record
 from sslcli.runs.environment import environment
@@ -32,7 +32,7 @@ from sslcli.runtime import compilation, processes, threads
 from sslcli.runtime.folders import private_folder
 from sslcli.runtime.progress import track
 from sslcli.runtime.resources import load_average, usable_cores
-from sslcli.training.loop.compile_choice import COMPILING_STEPS
+from sslcli.training.loop.compile_choice import COMPILING_STEPS, compile_or_undo
 from sslcli.training.loop.trainer import Trainer
 from sslcli.training.run_training import NullRun, out_of_memory
 from sslcli.training.setup import TrainingSetup, prepare
@@ -171,18 +171,15 @@ class Parts:
         self.written = Part(lambda _: self.model_step(), self.model.samples)
         self.written.run_round(None, seconds, device)
         start = time.perf_counter()
-        self.setup.runtime.compile = True
-        self.trainer.strategy.compile()
-        try:
+
+        def steps() -> None:
             for _ in range(COMPILING_STEPS):
                 self.model_step()
             synchronize(device)
-        except (SslError, torch.OutOfMemoryError):
-            raise
-        except Exception as e:  # a missing compiler, an operation that it does not know
-            console.warn(f"compiling fails: {type(e).__name__}: {first_line(e)}", "device.compile=false")
-            self.trainer.strategy.undo_compile()
-            self.setup.runtime.compile, self.written = False, None
+
+        if failure := compile_or_undo(self.setup, self.trainer.strategy, steps):
+            console.warn(f"compiling fails: {failure}", "device.compile=false")
+            self.written = None
         self.compile_seconds = time.perf_counter() - start
 
     def round(self, seconds: float) -> None:

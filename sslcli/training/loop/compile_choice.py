@@ -59,21 +59,40 @@ def try_compiled(
     setup: TrainingSetup, strategy: SingleProcess, seconds: Callable[[float], float], written: float
 ) -> tuple[bool, str]:
     """Compile the model, and undo that unless it works and a step takes less than `written` seconds. Returns whether it is
-    compiled, and why."""
-    setup.runtime.compile = True
-    strategy.compile()
-    failure, compiled = "", 0.0
-    try:
+    compiled, and why. In several processes, compilation is expected to fail in all or in none."""
+    compiled = 0.0
+
+    def steps() -> None:
+        nonlocal compiled
         for _ in range(COMPILING_STEPS):
             seconds(0.0)
         compiled = seconds(MAX_SECONDS)
+
+    failure = compile_or_undo(setup, strategy, steps)
+    if any(all_reduce_max(int(bool(failure)))):
+        undo_compile(setup, strategy)
+        return False, f"fails: {failure or 'in another process'}"
+    pair = f"{1000 * written:.1f} to {1000 * compiled:.1f} ms"
+    if compiled >= written:
+        undo_compile(setup, strategy)
+        return False, f"is no gain: a step goes from {pair}"
+    return True, f"shortens a step from {pair}"
+
+
+def compile_or_undo(setup: TrainingSetup, strategy: SingleProcess, steps: Callable[[], object]) -> str:
+    """Compile the model and call `steps`, which trains it. Returns why that fails, after undoing it; empty where it works."""
+    setup.runtime.compile = True
+    strategy.compile()
+    try:
+        steps()
     except SslError:
         raise
     except Exception as e:  # a missing compiler, too little memory, an operation that it does not know
-        failure = f"fails: {type(e).__name__}: {first_line(e)}"
-    pair = f"{1000 * written:.1f} to {1000 * compiled:.1f} ms"
-    works = not any(all_reduce_max(int(bool(failure)))) and compiled < written
-    if not works:
-        strategy.undo_compile()
-        return False, failure or f"is no gain: a step goes from {pair}"
-    return True, f"shortens a step from {pair}"
+        undo_compile(setup, strategy)
+        return f"{type(e).__name__}: {first_line(e)}"
+    return ""
+
+
+def undo_compile(setup: TrainingSetup, strategy: SingleProcess) -> None:
+    strategy.undo_compile()
+    setup.runtime.compile = False
