@@ -170,6 +170,9 @@ def _choose_test_rows(
     test = torch.zeros(len(y), dtype=torch.bool)
     if groups is not None and 1 < len(groups[rows].unique()) < len(rows):
         rows = _rows_of_shared_classes(y, rows, groups, names, file, notes)
+        if several(groups[rows]) is None:
+            test[rows] = True
+            return test, "the only recording or group whose classes others have, too"
         test[rows[split(len(rows), HOLDOUT, 0, y[rows], groups[rows].tolist())[1]]] = True
         return (
             test,

@@ -207,6 +207,15 @@ def test_label_file_with_a_class_in_one_group(write, shared):
     assert "each of the 36 is tested once" in measured_notes(found, cross_validated=True)[0]
 
 
+def test_label_file_with_one_group_that_others_predict(write):
+    """The first of two recordings has the only fox, so that the second is the test."""
+    rows = class_name(labels=False)
+    rows.train.groups, rows.test.groups = torch.arange(40) // 20, torch.full((20,), 9)
+    found, _ = apply_label_file(rows, write(lines(range(2, 40)) + "photos/a00.png,fox\nphotos/a01.png,fox\n"))
+    assert found.test.groups.unique().tolist() == [1]
+    assert sorted(found.train.labels.unique().tolist()) == [0, 1, 2]  # all of the first
+
+
 def test_label_file_of_known_classes_may_leave_one_out(write):
     unlabeled = replace(class_name(labels=False), classes=("cat", "dog", "fox"))
     rows, notes = apply_label_file(unlabeled, write(lines(range(8))))
